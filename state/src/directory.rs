@@ -1,0 +1,104 @@
+//! The state directory: made, locked, and checked before the database in it is touched.
+
+use crate::error::Error;
+use crate::format;
+use rustix::fs::{FlockOperation, flock};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// A locked state directory. The lock goes with the value.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// Where the database lives.
+    pub(crate) database: PathBuf,
+    /// Whether a database is there already.
+    pub(crate) has_database: bool,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the directory if it is missing, locks it, and checks its format.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let unwritable = |source| Error::Unwritable {
+            dir: dir.to_owned(),
+            source,
+        };
+        fs::create_dir_all(dir).map_err(unwritable)?;
+        let lock = lock(dir)?;
+        let database = dir.join("db");
+        let has_database = has_database(&database).map_err(unwritable)?;
+        if !format::check(dir)? {
+            if has_database {
+                return Err(Error::Foreign { dir: database });
+            }
+            // IMPORTANT: before the database is made, so that a database without the file is known not to be ours.
+            format::write(dir).map_err(unwritable)?;
+        }
+        fs::create_dir_all(&database).map_err(unwritable)?;
+        Ok(Self {
+            database,
+            has_database,
+            _lock: lock,
+        })
+    }
+}
+
+/// Takes the lock and leaves this process's number in it for whoever comes next.
+fn lock(dir: &Path) -> Result<File, Error> {
+    let unwritable = |source| Error::Unwritable {
+        dir: dir.to_owned(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join("LOCK"))
+        .map_err(unwritable)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(e) if e == rustix::io::Errno::WOULDBLOCK => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(Error::Locked {
+                dir: dir.to_owned(),
+                pid: holder.trim().parse().ok(),
+            });
+        }
+        Err(e) => return Err(unwritable(e.into())),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(unwritable)?;
+    Ok(file)
+}
+
+/// Whether the folder holds a database. Left over from a creation that was cut short, files without rows do not count: a
+/// database is there once there is a `CURRENT`, a table file, or a log with something in it.
+fn has_database(database: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(database) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let extension = Path::new(&name).extension().and_then(OsStr::to_str);
+        let rows = match extension {
+            Some("sst" | "ldb") => true,
+            Some("log") => entry.metadata()?.len() > 0,
+            _ => name == "CURRENT",
+        };
+        if rows {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
