@@ -271,6 +271,13 @@ impl ContentConfig {
     }
 }
 
+impl RecentConfig {
+    /// Reads and checks this section alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        Self::read(layers)
+    }
+}
+
 impl LogConfig {
     /// Reads and checks this section alone.
     pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
