@@ -11,8 +11,8 @@ mod rows;
 mod table;
 mod watermark;
 
-pub use materializer::{Materializer, MaterializerSettings};
-pub use replica::{Replica, ReplicaPositions, ReplicaSettings, Wakeups};
+pub use materializer::{Materializer, MaterializerError, MaterializerSettings};
+pub use replica::{Replica, ReplicaError, ReplicaPositions, ReplicaSettings, Wakeups};
 pub use rows::{StoredContent, StoredError, read_stored};
 pub use table::{ContentTable, ContentTableError};
 pub use watermark::{ContentWatermark, WatermarkSettings};

@@ -8,12 +8,13 @@ use crate::domain::{ContentId, ContentVersion, JoinContent, Offset, Partition};
 use crate::kafka::{
     ChangelogError, ChangelogReader, Isolation, OffsetReader, OffsetsError, Resume, TopicId, resume,
 };
+use crate::metrics::Metrics;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rdkafka::ClientConfig;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use thmanyah_state::{Direction, Position, Store, Table, WriteSet};
 
@@ -122,7 +123,6 @@ pub struct Replica {
     table: ContentTable,
     positions: ReplicaPositions,
     wakers: Vec<Waker>,
-    restored: Arc<AtomicU64>,
 }
 
 impl Replica {
@@ -134,7 +134,6 @@ impl Replica {
             store,
             table,
             wakers: Vec::new(),
-            restored: Arc::default(),
         }
     }
 
@@ -154,13 +153,13 @@ impl Replica {
         self.positions.clone()
     }
 
-    /// Records folded since the start.
-    pub fn restored(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.restored)
-    }
-
     /// Follows the changelog until `stop` is set. `now_ms` is the wall clock.
-    pub fn run(self, stop: &AtomicBool, now_ms: impl Fn() -> i64) -> Result<(), ReplicaError> {
+    pub fn run(
+        self,
+        stop: &AtomicBool,
+        now_ms: impl Fn() -> i64,
+        metrics: &Metrics,
+    ) -> Result<(), ReplicaError> {
         let ends = OffsetReader::new(
             &self.settings.client,
             &format!("{}-reader", self.settings.topic),
@@ -184,6 +183,7 @@ impl Replica {
                 wait = Duration::ZERO;
                 batch.add(&record);
             }
+            metrics.restored.content.inc_by(batch.changes.len() as u64);
             self.fold(&mut batch, &reader, &mut stored)?;
             let now = now_ms();
             if now - noted_ms >= FRESHNESS_INTERVAL_MS {
@@ -258,7 +258,6 @@ impl Replica {
             return Ok(());
         }
         self.store.apply(&mut batch.writes)?;
-        self.restored.fetch_add(batch.changes.len() as u64, Ordering::Relaxed);
         for (id, row) in &batch.changes {
             self.table.refresh(*id, *row);
         }

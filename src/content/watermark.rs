@@ -2,6 +2,7 @@
 
 use super::replica::ReplicaPositions;
 use crate::kafka::{Isolation, OffsetReader, OffsetsError};
+use crate::metrics::Metrics;
 use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ impl ContentWatermark {
         replica: &ReplicaPositions,
         stop: &AtomicBool,
         now_ms: impl Fn() -> i64,
+        metrics: &Metrics,
     ) -> Result<(), OffsetsError> {
         let committed = OffsetReader::new(&settings.client, &settings.group, Isolation::Committed)?;
         let ends = OffsetReader::new(&settings.client, &settings.group, Isolation::Uncommitted)?;
@@ -79,6 +81,7 @@ impl ContentWatermark {
                     };
                     last = Some((w, began));
                     self.0.store(w, Ordering::Release);
+                    metrics.content_watermark.set(w as f64 / 1000.0);
                 }
                 Ok(None) => break,
                 // Brokers that do not answer now will answer later; until then W stands still, which is safe.

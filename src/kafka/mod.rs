@@ -1,12 +1,14 @@
 //! The edge to Kafka: consumers, the transactional producer, offsets, changelogs, topics.
 
 mod changelog;
+mod cluster;
 mod ffi;
 mod headers;
 mod member;
 mod offsets;
 mod producer;
 mod resume;
+mod topic_spec;
 pub mod topics;
 mod transactor;
 

@@ -2,6 +2,7 @@
 
 mod barrier;
 mod lease;
+mod memory;
 mod ownership;
 mod restorer;
 mod view;
@@ -11,7 +12,7 @@ pub use barrier::BarrierError;
 pub use worker::WorkerError;
 
 use crate::codec::EventRules;
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::content::{
     ContentTable, ContentWatermark, Materializer, MaterializerError, MaterializerSettings, Replica,
     ReplicaError, ReplicaPositions, ReplicaSettings, WatermarkSettings,
@@ -29,6 +30,8 @@ use barrier::{BarrierSettings, Surroundings};
 use lease::Leases;
 use ownership::Ownership;
 use restorer::Restorer;
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -142,7 +145,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
     let options = Options {
         wal_bytes: config.store.wal_bytes.0,
         memtable_bytes: config.store.memtable_bytes.0 as usize,
-        ..Options::for_memory(config.store.memory_bytes())
+        ..Options::for_memory(config.store.memory.map_or_else(memory::limit, |bytes| bytes.0))
     };
     let store = Store::open(&config.state_dir, &options)?;
     let table = ContentTable::new(store.clone(), config.content.cache_rows);
@@ -186,11 +189,11 @@ impl Process {
         let positions = replica.positions();
         let recent = self.recent()?;
         let mut outcome = Ok(());
-        if self.config.roles.has(Role::Enricher) {
+        if self.config.roles.enricher {
             outcome = self.start_workers(&mut replica, &positions, recent.as_ref());
         }
         self.start_replica(replica);
-        if self.config.roles.has(Role::Materializer) {
+        if self.config.roles.materializer {
             self.start_materializer(&positions);
         }
         self.start_watermark(&positions);
@@ -340,11 +343,9 @@ impl Process {
     }
 
     fn start_replica(&mut self, replica: Replica) {
-        let counter = self.metrics.restored.content.clone();
+        let metrics = self.metrics.clone();
         self.spawn("content replica".to_owned(), move |stop| {
-            Ok(replica.run(stop, now_ms, |folded| {
-                counter.inc_by(folded);
-            })?)
+            Ok(replica.run(stop, now_ms, &metrics)?)
         });
     }
 
@@ -383,11 +384,9 @@ impl Process {
             changelog_partitions: self.topics.content_changelog_partitions,
         };
         let (watermark, positions) = (self.watermark.clone(), positions.clone());
-        let gauge = self.metrics.content_watermark.clone();
+        let metrics = self.metrics.clone();
         self.spawn("content watermark".to_owned(), move |stop| {
-            Ok(watermark.run(&settings, &positions, stop, now_ms, |w| {
-                gauge.set(w as f64 / 1000.0);
-            })?)
+            Ok(watermark.run(&settings, &positions, stop, now_ms, &metrics)?)
         });
     }
 
@@ -409,7 +408,7 @@ impl Process {
             health: Arc::clone(&self.health),
             metrics: Arc::new(move || metrics.encode()),
             partitions: self.topics.raw_partitions,
-            cursor_key: self.config.http.cursor_key_bytes(&self.cluster, &self.config.app),
+            cursor_key: self.cursor_key(),
             max_queries: self.config.http.max_queries,
         };
         let guard = runtime.enter();
@@ -424,6 +423,16 @@ impl Process {
             }
         });
         Ok(runtime)
+    }
+
+    /// The configured key, or one that every instance of this deployment derives alike.
+    fn cursor_key(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        match &self.config.http.cursor_key {
+            Some(key) => hash.update(key.expose_secret()),
+            None => hash.update(format!("{}/{}", self.cluster, self.config.app)),
+        }
+        hash.finalize().into()
     }
 
     /// Starts a thread; when it ends, for whatever reason, the process stops.

@@ -1,0 +1,34 @@
+//! `thmanyah run`: the processor itself.
+
+use super::Failure;
+use super::args::SettingFlags;
+use crate::config::{Config, Layers};
+use crate::kafka::topics::Plan;
+use crate::{logging, run, shutdown};
+
+/// Runs until a signal or a failure.
+pub(super) fn run(flags: &SettingFlags) -> Result<(), Failure> {
+    let layers = Layers::gather(&flags.layer())?;
+    let config = Config::load(&layers)?;
+    logging::start(&config.log)?;
+    if !layers.ignored().is_empty() {
+        let names = layers.ignored().join(", ");
+        tracing::info!("variables that are no settings, ignored: {names}");
+    }
+    let asked = shutdown::on_signals()?;
+    let plan = Plan {
+        kafka: &config.kafka,
+        names: &config.topics,
+        content: &config.content,
+        recent: &config.recent,
+    };
+    let topics = plan.ensure()?;
+    tracing::info!(?topics, "topics are ready");
+    run::run(config, topics, asked).map_err(|error| {
+        if error.is_fenced() {
+            Failure::Fenced(error.into())
+        } else {
+            Failure::Failed(error.into())
+        }
+    })
+}

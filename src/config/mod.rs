@@ -1,0 +1,29 @@
+//! Settings: each defined once, read from a TOML file, then the environment, then flags, and validated before anything
+//! starts. `thmanyah config` prints what this module knows.
+//!
+//! Reading order: [`sections`] is the list of all settings; `definition` is how one is declared; `layers` gathers what
+//! the file, the environment and the flags say; `values` and `choices` are the types that a setting can have;
+//! `properties` guards `[kafka.properties]`; `show` prints the effective settings.
+
+mod choices;
+mod definition;
+mod error;
+mod layers;
+mod names;
+mod properties;
+mod sections;
+mod show;
+mod toml_file;
+mod values;
+
+pub use choices::{LogFormat, Roles};
+pub use error::ConfigError;
+pub use layers::{Flags, Layers, Origin};
+pub use names::{BrokerList, InstanceName, PeerUrl, TopicName};
+pub use properties::Properties;
+pub use sections::{
+    Config, ContentConfig, EnricherConfig, HttpConfig, KafkaConfig, LogConfig, RecentConfig,
+    StoreConfig, TopicNames,
+};
+pub use show::effective;
+pub use values::{Bytes, parse_duration, show_duration};

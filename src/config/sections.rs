@@ -1,0 +1,333 @@
+//! Every setting there is.
+
+use super::choices::{LogFormat, Roles};
+use crate::codec::{OperationRule, TimeMode};
+use super::definition::Fallback::{Computed, Required, Text, Unset};
+use super::definition::{Setting, section, within};
+use super::error::ConfigError;
+use super::layers::Layers;
+use super::names::{BrokerList, InstanceName, PeerUrl, TopicName};
+use super::properties::Properties;
+use super::values::{Bytes, show_duration};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// More threads than this are a mistake: each is a group member with a producer.
+const MOST_WORKERS: usize = 256;
+const MILLISECOND: Duration = Duration::from_millis(1);
+/// Seconds.
+const CENTURY: u64 = 36_500 * 86_400;
+
+section! {
+    /// The settings at the top level of the file.
+    struct TopLevel in "" {
+        /// Prefix of consumer groups and transactional ids; two deployments on one cluster need two.
+        app: InstanceName = Text("thmanyah"), flag "--app";
+        /// Name of this instance, stable over restarts and unique in the deployment (a StatefulSet's ordinal is fine).
+        instance: InstanceName = Required, flag "--instance";
+        /// Directory of the local state; made if missing. It can be lost: all of it is rebuilt from Kafka.
+        state_dir: PathBuf = Required, flag "--state-dir";
+        /// Where the HTTP API, health and metrics listen.
+        listen: SocketAddr = Text("127.0.0.1:8080"), flag "--listen";
+        /// Base URLs of the other instances, which answer for their partitions.
+        peers: Vec<PeerUrl> = Text(""), flag "--peers";
+        /// What this instance runs.
+        roles: Roles = Text("materializer,enricher,api"), flag "--roles";
+    }
+}
+
+section! {
+    /// How Kafka is reached.
+    pub struct KafkaConfig in "kafka" {
+        /// Brokers to start from, `HOST:PORT`, separated by commas.
+        bootstrap_servers: BrokerList = Required, flag "--bootstrap-servers";
+        /// A transaction that is open for longer is aborted by the broker.
+        transaction_timeout: Duration = Text("15s"), check |t| from_to(*t, 1, 900);
+        /// A member that is silent for longer loses its partitions.
+        session_timeout: Duration = Text("6s"), check |t| from_to(*t, 1, 1800);
+        /// How often a member shows that it lives.
+        heartbeat: Duration = Text("2s"), check |t| between(*t, MILLISECOND, Duration::from_secs(900));
+        /// A member that does not poll for longer loses its partitions.
+        max_poll_interval: Duration = Text("60s"), check |t| from_to(*t, 1, 86_400);
+        /// A broker that was not reached within this time since the start: exit 1.
+        startup_timeout: Duration = Text("8s"), check |t| from_to(*t, 1, 600);
+        /// Any other librdkafka property, such as TLS and SASL.
+        properties: Properties = Unset("none");
+    }
+}
+
+section! {
+    /// The topics' full names. A name that is set here is taken as it stands; the others get the prefix.
+    pub struct TopicNames in "topics" {
+        /// Goes before every topic name that is not set, with no separator of its own: `staging.` for example.
+        prefix: String = Text("");
+        /// In: change records of `engagement_events`. Belongs to upstream.
+        engagement_events_raw: TopicName = Text("engagement-events.raw");
+        /// In: change records of `content`. Belongs to upstream.
+        content_raw: TopicName = Text("content.raw");
+        /// The content table, validated and normalised.
+        content_changelog: TopicName = Text("content.changelog");
+        /// Out: the enriched events.
+        enriched: TopicName = Text("engagement-events.enriched");
+        /// Changelog of the events that wait for their content.
+        pending: TopicName = Text("engagement-events.pending");
+        /// Checkpoints of the set of published event ids.
+        seen: TopicName = Text("engagement-events.seen");
+        /// Dead letters of both inputs.
+        dlq: TopicName = Text("engagement-events.dlq");
+    }
+}
+
+section! {
+    /// The join.
+    pub struct EnricherConfig in "enricher" {
+        /// Threads, each a member of the consumer group.
+        workers: usize = Computed(cores), check |n| within(n, 1, MOST_WORKERS);
+        /// How long an event waits for its content before it is published with null content fields.
+        deadline: Duration = Text("60s"), flag "--deadline", check |t| from_to(*t, 0, CENTURY);
+        /// A transaction is committed after this time,
+        commit_interval: Duration = Text("100ms"), check |t| between(*t, MILLISECOND, Duration::from_secs(10));
+        /// or after this many records, whichever comes first.
+        commit_records: usize = Text("10000"), check |n| within(n, 1, 1_000_000);
+        /// What an update of an engagement event becomes: `dead-letter` or `ignore`.
+        updates: OperationRule = Text("dead-letter");
+        /// What a delete of an engagement event becomes: `dead-letter` or `ignore`.
+        deletes: OperationRule = Text("dead-letter");
+        /// How `event_ts` is written: `iso`, `epoch-millis` or `epoch-micros`.
+        time: TimeMode = Text("iso");
+    }
+}
+
+section! {
+    /// The content table.
+    pub struct ContentConfig in "content" {
+        /// Content rows kept decoded in memory.
+        cache_rows: usize = Text("1000000"), check |n| within(n, 1, 1_000_000_000);
+        /// How often the materializer commits.
+        commit_interval: Duration = Text("100ms"), check |t| between(*t, MILLISECOND, Duration::from_secs(10));
+        /// Partitions of the content changelog where it is created here.
+        partitions: i32 = Text("4"), check |n| within(n, 1, 10_000);
+        /// How `publish_ts` is written: `iso`, `epoch-millis` or `epoch-micros`.
+        time: TimeMode = Text("iso");
+    }
+}
+
+section! {
+    /// Published events kept for queries.
+    pub struct RecentConfig in "recent" {
+        /// Whether they are kept.
+        enabled: bool = Text("true");
+        /// For how long after publication.
+        retention: Duration = Text("24h"), check |t| from_to(*t, 1, CENTURY);
+    }
+}
+
+section! {
+    /// The local store.
+    pub struct StoreConfig in "store" {
+        /// Memory for block cache and write buffers.
+        memory: Option<Bytes> = Unset("a share of the memory limit of this process");
+        /// Bound of the write-ahead log.
+        wal_bytes: Bytes = Text("64 MiB"), check |b| within(b, Bytes(1 << 20), Bytes(1 << 40));
+        /// Bound of all memtables together.
+        memtable_bytes: Bytes = Text("64 MiB"), check |b| within(b, Bytes(1 << 20), Bytes(1 << 40));
+    }
+}
+
+section! {
+    /// The HTTP API.
+    pub struct HttpConfig in "http" {
+        /// Signs cursors; the same on every instance.
+        cursor_key: Option<SecretString> = Unset("derived from the cluster's id and app");
+        /// Queries that run at the same time; more are answered 503 with `Retry-After`.
+        max_queries: usize = Text("64"), check |n| within(n, 1, 100_000);
+    }
+}
+
+section! {
+    /// What is logged, to standard error.
+    pub struct LogConfig in "log" {
+        /// `text` or `json`.
+        format: LogFormat = Text("text");
+        /// Levels by module, in the syntax of tracing's `EnvFilter`.
+        filter: String = Text("info,librdkafka=warn");
+    }
+}
+
+/// Every setting of a running instance.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Prefix of consumer groups and transactional ids.
+    pub app: InstanceName,
+    /// Name of this instance.
+    pub instance: InstanceName,
+    /// Directory of the local state.
+    pub state_dir: PathBuf,
+    /// Where HTTP listens.
+    pub listen: SocketAddr,
+    /// Base URLs of the other instances.
+    pub peers: Vec<PeerUrl>,
+    /// What this instance runs.
+    pub roles: Roles,
+    /// How Kafka is reached.
+    pub kafka: KafkaConfig,
+    /// The topics' full names.
+    pub topics: TopicNames,
+    /// The join.
+    pub enricher: EnricherConfig,
+    /// The content table.
+    pub content: ContentConfig,
+    /// Published events kept for queries.
+    pub recent: RecentConfig,
+    /// The local store.
+    pub store: StoreConfig,
+    /// The HTTP API.
+    pub http: HttpConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Reads and checks everything.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        let top = TopLevel::read(layers)?;
+        let config = Self {
+            app: top.app,
+            instance: top.instance,
+            state_dir: top.state_dir,
+            listen: top.listen,
+            peers: top.peers,
+            roles: top.roles,
+            kafka: KafkaConfig::load(layers)?,
+            topics: TopicNames::load(layers)?,
+            enricher: EnricherConfig::read(layers)?,
+            content: ContentConfig::read(layers)?,
+            recent: RecentConfig::read(layers)?,
+            store: StoreConfig::read(layers)?,
+            http: HttpConfig::read(layers)?,
+            log: LogConfig::read(layers)?,
+        };
+        for (key, interval) in [
+            ("enricher.commit_interval", config.enricher.commit_interval),
+            ("content.commit_interval", config.content.commit_interval),
+        ] {
+            if interval * 2 > config.kafka.transaction_timeout {
+                let problem = "must be at most half of `kafka.transaction_timeout`, or the broker aborts transactions";
+                return Err(conflict(layers, key, problem));
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl KafkaConfig {
+    /// Reads and checks this section alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        let kafka = Self::read(layers)?;
+        if kafka.heartbeat * 2 > kafka.session_timeout {
+            let problem = "must be at most half of `kafka.session_timeout`";
+            return Err(conflict(layers, "kafka.heartbeat", problem));
+        }
+        if kafka.session_timeout > kafka.max_poll_interval {
+            let problem = "must be at most `kafka.max_poll_interval`";
+            return Err(conflict(layers, "kafka.session_timeout", problem));
+        }
+        Ok(kafka)
+    }
+}
+
+impl TopicNames {
+    /// Reads and checks this section alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        let names = Self::read(layers)?;
+        let all = names.all();
+        for (i, (key, name)) in all.iter().enumerate() {
+            if let Some((other, _)) = all.iter().take(i).find(|(_, other)| other == name) {
+                let problem = format!("the topic {name} is `topics.{other}` already");
+                return Err(conflict(layers, &format!("topics.{key}"), &problem));
+            }
+        }
+        Ok(names)
+    }
+
+    fn all(&self) -> [(&'static str, &TopicName); 7] {
+        [
+            ("engagement_events_raw", &self.engagement_events_raw),
+            ("content_raw", &self.content_raw),
+            ("content_changelog", &self.content_changelog),
+            ("enriched", &self.enriched),
+            ("pending", &self.pending),
+            ("seen", &self.seen),
+            ("dlq", &self.dlq),
+        ]
+    }
+}
+
+impl ContentConfig {
+    /// Reads and checks this section alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        Self::read(layers)
+    }
+}
+
+impl RecentConfig {
+    /// Reads and checks this section alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        Self::read(layers)
+    }
+}
+
+impl LogConfig {
+    /// Reads and checks this section alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        Self::read(layers)
+    }
+}
+
+/// Every setting, in the order of the file.
+pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
+    [
+        TopLevel::SETTINGS,
+        KafkaConfig::SETTINGS,
+        TopicNames::SETTINGS,
+        EnricherConfig::SETTINGS,
+        ContentConfig::SETTINGS,
+        RecentConfig::SETTINGS,
+        StoreConfig::SETTINGS,
+        HttpConfig::SETTINGS,
+        LogConfig::SETTINGS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn conflict(layers: &Layers, key: &str, problem: &str) -> ConfigError {
+    ConfigError::Invalid {
+        key: key.to_owned(),
+        origin: layers.origin(key),
+        value: None,
+        problem: problem.to_owned(),
+    }
+}
+
+fn cores() -> String {
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(MOST_WORKERS)
+        .to_string()
+}
+
+/// Bounds in seconds.
+fn from_to(time: Duration, min: u64, max: u64) -> Result<(), String> {
+    between(time, Duration::from_secs(min), Duration::from_secs(max))
+}
+
+fn between(time: Duration, min: Duration, max: Duration) -> Result<(), String> {
+    if time < min || time > max {
+        let (min, max) = (show_duration(min), show_duration(max));
+        return Err(format!("must be from {min} to {max}"));
+    }
+    Ok(())
+}
