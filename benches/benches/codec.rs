@@ -15,11 +15,15 @@ use thmanyah::domain::{
 fn first_value(jsonl: &str) -> String {
     let line = jsonl.lines().next().unwrap_or_default();
     let record: Value = serde_json::from_str(line).expect("a sample is JSON");
-    record["value"].as_str().expect("a value").to_owned()
+    record
+        .get("value")
+        .and_then(Value::as_str)
+        .expect("a value")
+        .to_owned()
 }
 
-fn event<'a>(value: &'a [u8], rules: &EventRules) -> Event<'a> {
-    match decode_event(Some(value), rules) {
+fn event(value: &[u8], rules: EventRules) -> Event<'_> {
+    match decode_event(Some(value), &rules) {
         Ok(EventRecord::Event(event)) => event,
         other => panic!("no event: {other:?}"),
     }
@@ -60,17 +64,17 @@ fn codec(c: &mut Criterion) {
     }
     parse.finish();
 
-    let parsed = event(envelope.as_bytes(), &rules);
+    let fact = event(envelope.as_bytes(), rules);
     c.bench_function("join", |b| {
         b.iter(|| {
             Enriched::join(
-                black_box(&parsed),
+                black_box(&fact),
                 Some(black_box(join_content())),
                 JoinStatus::Joined,
             )
         });
     });
-    let enriched = Enriched::join(&parsed, Some(join_content()), JoinStatus::Joined);
+    let enriched = Enriched::join(&fact, Some(join_content()), JoinStatus::Joined);
     let mut out = Vec::with_capacity(1024);
     c.bench_function("encode enriched", |b| {
         b.iter(|| {
@@ -82,14 +86,14 @@ fn codec(c: &mut Criterion) {
     c.bench_function("parse, join and encode", |b| {
         b.iter(|| {
             out.clear();
-            let event = event(black_box(envelope.as_bytes()), &rules);
+            let event = event(black_box(envelope.as_bytes()), rules);
             let enriched = Enriched::join(&event, Some(join_content()), JoinStatus::Joined);
             write_enriched(&enriched, &mut out);
             out.len()
         });
     });
     let parked = ParkedEvent {
-        event: parsed.clone(),
+        event: fact.clone(),
         raw_offset: Offset(1),
         raw_timestamp_ms: Some(1_795_507_401_153),
         parked_at_ms: 1_795_507_401_200,

@@ -1,5 +1,7 @@
 //! A million mutated records: nothing panics, nothing decodes two ways, and what decodes can be written.
 
+#![allow(clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

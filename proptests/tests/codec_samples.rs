@@ -1,5 +1,7 @@
 //! Records of a real Debezium, in its three shapes, decode to the same facts.
 
+#![allow(clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
 use std::collections::BTreeMap;
 use thmanyah::codec::{
     ContentChange, EventRecord, EventRules, IgnoredWhy, TimeMode, decode_content, decode_event,
