@@ -6,13 +6,15 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use thmanyah::codec::{
     ContentChange, EventRecord, EventRules, OperationRule, TimeMode, decode_content,
     decode_content_row, decode_event, decode_parked, encode_content, encode_parked, write_enriched,
 };
 use thmanyah::domain::{
-    ContentType, ContentVersion, Enriched, JoinContent, JoinStatus, Offset, ParkedEvent, Partition,
+    ContentType, ContentVersion, DeadLetter, Enriched, JoinContent, JoinStatus, Offset,
+    ParkedEvent, Partition, Reason,
 };
 
 const INPUTS: u64 = 1_000_000;
@@ -219,6 +221,7 @@ fn check(bytes: &[u8], rng: &mut ChaCha8Rng, tally: &mut Tally) {
         decode_event(Some(bytes), &rules),
         "decoded two ways"
     );
+    agrees_with_another_reader(bytes, &decoded);
     match decoded {
         Ok(EventRecord::Event(event)) => {
             tally.events += 1;
@@ -269,6 +272,52 @@ fn check(bytes: &[u8], rng: &mut ChaCha8Rng, tally: &mut Tally) {
     let _ = decode_content(Some(bytes), None, rules.time);
     let _ = decode_content_row(bytes);
     let _ = decode_parked(bytes);
+}
+
+/// What is no JSON is refused as such, what is refused as such has a fault, and an event's fields stand in the record.
+fn agrees_with_another_reader(bytes: &[u8], decoded: &Result<EventRecord<'_>, DeadLetter>) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let reason = decoded.as_ref().err().map(|dead| dead.reason);
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
+        let syntax = [Reason::Empty, Reason::TooDeep, Reason::NotJson];
+        assert!(
+            reason.is_some_and(|reason| syntax.contains(&reason)),
+            "{reason:?}"
+        );
+        return;
+    }
+    let Ok(record) = serde_json::from_str::<Value>(text) else {
+        return;
+    };
+    assert_ne!(reason, Some(Reason::NotJson));
+    let Ok(EventRecord::Event(event)) = decoded else {
+        return;
+    };
+    let payload = record.get("payload");
+    let rows = [
+        Some(&record),
+        payload,
+        record.get("after"),
+        payload.and_then(|payload| payload.get("after")),
+    ];
+    let stands = rows.into_iter().flatten().any(|row| {
+        let text = |name: &str| row.get(name).and_then(Value::as_str);
+        // The other reader takes `-0` for a fraction.
+        let number = |name: &str| match row.get(name) {
+            Some(value) if value.to_string() == "-0.0" => Some(0),
+            value => value.and_then(Value::as_i64),
+        };
+        number("id") == Some(event.id.0)
+            && number("duration_ms") == event.duration_ms.map(i64::from)
+            && text("event_type") == Some(event.event_type.name())
+            && text("device") == event.device.as_deref()
+            && text("user_id").map(str::to_lowercase) == event.user_id.map(|id| id.to_string())
+            && text("content_id").map(str::to_lowercase)
+                == event.content_id.map(|id| id.to_string())
+    });
+    assert!(stands, "{event:?}");
 }
 
 /// One damaged byte of a changelog's value: refused or read, never a panic.
