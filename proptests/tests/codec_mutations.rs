@@ -306,7 +306,7 @@ fn agrees_with_another_reader(bytes: &[u8], decoded: &Result<EventRecord<'_>, De
         let text = |name: &str| row.get(name).and_then(Value::as_str);
         // The other reader takes `-0` for a fraction.
         let number = |name: &str| match row.get(name) {
-            Some(value) if value.to_string() == "-0.0" => Some(0),
+            Some(value) if value.is_f64() && value.as_f64() == Some(0.0) => Some(0),
             value => value.and_then(Value::as_i64),
         };
         number("id") == Some(event.id.0)

@@ -51,6 +51,7 @@ const DIGITS_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 3
 const NO_DIGIT: u8 = 0xff;
 
 /// The value of each character as a hexadecimal digit. Two UUIDs are read per event, and a table has no branch to guess.
+#[allow(clippy::indexing_slicing, reason = "evaluated while compiling")]
 const NIBBLES: [u8; 256] = {
     let mut nibbles = [NO_DIGIT; 256];
     let mut value = 0;
