@@ -2,12 +2,9 @@
 //! is read. Nothing is judged here but JSON itself, and nothing is copied.
 
 use super::scalar::Raw;
+use super::scan::scan;
 use super::text::checked_text;
 use crate::domain::{DeadLetter, Reason};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
-use std::marker::PhantomData;
 
 /// The most columns that a table has.
 const COLUMNS: usize = 7;
@@ -31,7 +28,8 @@ pub(super) struct Row<'a> {
     pub(super) deleted: Option<Raw<'a>>,
     /// The first key that stands here twice.
     duplicate: Option<&'static str>,
-    found: bool,
+    /// Whether any key of a flattened row was found.
+    pub(super) found: bool,
 }
 
 impl<'a> Row<'a> {
@@ -40,7 +38,8 @@ impl<'a> Row<'a> {
         self.columns.get(column).copied().flatten()
     }
 
-    fn put<T: Table>(&mut self, column: usize, raw: Raw<'a>) {
+    /// Keeps a column, and notes when it was there already.
+    pub(super) fn put<T: Table>(&mut self, column: usize, raw: Raw<'a>) {
         if let Some(slot) = self.columns.get_mut(column) {
             if slot.replace(raw).is_some() {
                 self.repeated(T::NAMES.get(column).copied().unwrap_or_default());
@@ -49,7 +48,8 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn repeated(&mut self, name: &'static str) {
+    /// Notes a key that stands here twice.
+    pub(super) fn repeated(&mut self, name: &'static str) {
         self.duplicate.get_or_insert(name);
     }
 }
@@ -70,17 +70,25 @@ pub(super) enum Found {
 
 /// Every key of one object that could matter in any shape.
 #[derive(Default)]
-struct Level<'a> {
-    row: Row<'a>,
-    after: Row<'a>,
-    op: Option<Raw<'a>>,
-    after_found: Found,
-    before: bool,
-    schema: bool,
-    payload: Found,
+pub(super) struct Level<'a> {
+    /// The columns, and what a flattened row has beside them.
+    pub(super) row: Row<'a>,
+    /// The columns inside `after`.
+    pub(super) after: Row<'a>,
+    /// What stands at `after`.
+    pub(super) after_found: Found,
+    /// `op` of an envelope.
+    pub(super) op: Option<Raw<'a>>,
+    /// Whether there is a `before`; it is never read for values.
+    pub(super) before: bool,
+    /// Whether there is a `schema`.
+    pub(super) schema: bool,
+    /// What stands at `payload`.
+    pub(super) payload: Found,
     /// The first of `op` and `after` that stands here twice.
-    duplicate: Option<&'static str>,
-    payload_twice: bool,
+    pub(super) duplicate: Option<&'static str>,
+    /// Whether `payload` stands here twice.
+    pub(super) payload_twice: bool,
 }
 
 impl Level<'_> {
@@ -123,15 +131,7 @@ impl<'a> Document<'a> {
     pub(super) fn parse<T: Table>(bytes: &'a [u8]) -> Result<Self, DeadLetter> {
         let text = checked_text(bytes)?;
         let mut document = Self::default();
-        let mut json = serde_json::Deserializer::from_str(text);
-        let seed = LevelSeed::<T> {
-            level: &mut document.outer,
-            payload: Some(&mut document.inner),
-            table: PhantomData,
-        };
-        let found = seed
-            .deserialize(&mut json)
-            .and_then(|found| json.end().map(|()| found))
+        let found = scan::<T>(text, &mut document.outer, &mut document.inner)
             .map_err(|error| DeadLetter::new(Reason::NotJson, error.to_string()))?;
         match found {
             Found::Object => Ok(document),
@@ -190,199 +190,4 @@ fn unknown_shape(detail: String) -> DeadLetter {
 
 fn duplicate_key(name: &str) -> DeadLetter {
     DeadLetter::new(Reason::DuplicateKey, format!("{name} stands twice"))
-}
-
-/// A key of an object that may be read.
-enum Key {
-    Column(usize),
-    RowOp,
-    RowDeleted,
-    Op,
-    After,
-    Before,
-    Schema,
-    Payload,
-    Unknown,
-}
-
-struct KeySeed<T>(PhantomData<T>);
-
-impl<'de, T: Table> DeserializeSeed<'de> for KeySeed<T> {
-    type Value = Key;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Key, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<T: Table> Visitor<'_> for KeySeed<T> {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    #[inline]
-    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        Ok(match name {
-            "op" => Key::Op,
-            "after" => Key::After,
-            "before" => Key::Before,
-            "schema" => Key::Schema,
-            "payload" => Key::Payload,
-            "__op" => Key::RowOp,
-            "__deleted" => Key::RowDeleted,
-            _ => T::column(name).map_or(Key::Unknown, Key::Column),
-        })
-    }
-}
-
-/// The other JSON types than an object, for both seeds: consumed, and told by name.
-macro_rules! found_other {
-    ($expecting:literal) => {
-        type Value = Found;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str($expecting)
-        }
-
-        fn visit_unit<E>(self) -> Result<Found, E> {
-            Ok(Found::Null)
-        }
-
-        fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
-            Ok(Found::Other("a boolean"))
-        }
-
-        fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
-            Ok(Found::Other("a number"))
-        }
-
-        fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
-            Ok(Found::Other("a number"))
-        }
-
-        fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
-            Ok(Found::Other("a number"))
-        }
-
-        fn visit_str<E>(self, _: &str) -> Result<Found, E> {
-            Ok(Found::Other("a string"))
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(Found::Other("an array"))
-        }
-    };
-}
-
-fn raw<'a, A: MapAccess<'a>>(map: &mut A) -> Result<Raw<'a>, A::Error> {
-    map.next_value::<&RawValue>().map(|value| Raw(value.get()))
-}
-
-/// Fills a level from an object; `payload` is where a nested level goes, and absent inside of one.
-struct LevelSeed<'d, 'a, T> {
-    level: &'d mut Level<'a>,
-    payload: Option<&'d mut Level<'a>>,
-    table: PhantomData<T>,
-}
-
-impl<'de, T: Table> DeserializeSeed<'de> for LevelSeed<'_, 'de, T> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de, T: Table> Visitor<'de> for LevelSeed<'_, 'de, T> {
-    found_other!("a record");
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Found, A::Error> {
-        let level = self.level;
-        while let Some(key) = map.next_key_seed(KeySeed::<T>(PhantomData))? {
-            match key {
-                Key::Column(column) => level.row.put::<T>(column, raw(&mut map)?),
-                Key::RowOp => {
-                    if level.row.op.replace(raw(&mut map)?).is_some() {
-                        level.row.repeated("__op");
-                    }
-                    level.row.found = true;
-                }
-                Key::RowDeleted => {
-                    if level.row.deleted.replace(raw(&mut map)?).is_some() {
-                        level.row.repeated("__deleted");
-                    }
-                    level.row.found = true;
-                }
-                Key::Op => {
-                    if level.op.replace(raw(&mut map)?).is_some() {
-                        level.duplicate.get_or_insert("op");
-                    }
-                }
-                Key::After => {
-                    if level.after_found != Found::Absent {
-                        level.duplicate.get_or_insert("after");
-                    }
-                    let row = &mut level.after;
-                    let table = PhantomData::<T>;
-                    level.after_found = map.next_value_seed(AfterSeed { row, table })?;
-                }
-                Key::Before => {
-                    level.before = true;
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Key::Schema => {
-                    level.schema = true;
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Key::Payload => match self.payload.as_deref_mut() {
-                    Some(inner) => {
-                        level.payload_twice |= level.payload != Found::Absent;
-                        let found = map.next_value_seed(LevelSeed::<T> {
-                            level: inner,
-                            payload: None,
-                            table: PhantomData,
-                        })?;
-                        // An object stays one, so that a second `payload` cannot hide it.
-                        if level.payload != Found::Object {
-                            level.payload = found;
-                        }
-                    }
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                },
-                Key::Unknown => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(Found::Object)
-    }
-}
-
-/// Fills a row from the object at `after`.
-struct AfterSeed<'d, 'a, T> {
-    row: &'d mut Row<'a>,
-    table: PhantomData<T>,
-}
-
-impl<'de, T: Table> DeserializeSeed<'de> for AfterSeed<'_, 'de, T> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de, T: Table> Visitor<'de> for AfterSeed<'_, 'de, T> {
-    found_other!("a row");
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        while let Some(key) = map.next_key_seed(KeySeed::<T>(PhantomData))? {
-            match key {
-                Key::Column(column) => self.row.put::<T>(column, raw(&mut map)?),
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(Found::Object)
-    }
 }

@@ -5,7 +5,6 @@ use super::scalar::{Field, Raw, TimeMode};
 use super::text::excerpt;
 use crate::domain::{ContentId, DeadLetter, Event, EventId, EventType, Reason, UserId};
 use serde::Deserialize;
-use std::borrow::Cow;
 
 /// What an event record turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +196,6 @@ fn event<'a>(row: &Row<'a>, time: TimeMode) -> Result<Event<'a>, DeadLetter> {
     })
 }
 
-fn known_event_type(field: &Field<'_>, name: &Cow<'_, str>) -> Result<EventType, DeadLetter> {
+fn known_event_type(field: &Field<'_>, name: &str) -> Result<EventType, DeadLetter> {
     EventType::from_name(name).ok_or_else(|| field.dead(Reason::UnknownEventType, &excerpt(name)))
 }

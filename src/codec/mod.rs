@@ -7,6 +7,7 @@ mod document;
 mod enriched;
 mod event;
 mod scalar;
+mod scan;
 mod text;
 
 pub use changelog::{
@@ -18,3 +19,6 @@ pub use enriched::write_enriched;
 pub use event::{EventRecord, EventRules, IgnoredWhy, OperationRule, decode_event};
 pub use scalar::TimeMode;
 pub use text::RECORD_LIMIT;
+
+#[cfg(test)]
+mod tests;

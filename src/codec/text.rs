@@ -37,8 +37,12 @@ pub(super) fn checked_text(bytes: &[u8]) -> Result<&str, DeadLetter> {
 
 /// The first characters of a text, quoted and escaped, so that a detail stays short and printable.
 pub(super) fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT) {
-        Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
+    let mut characters = text.chars().flat_map(char::escape_debug);
+    let beginning: String = characters.by_ref().take(EXCERPT).collect();
+    let more = if characters.next().is_some() {
+        "…"
+    } else {
+        ""
+    };
+    format!("\"{beginning}\"{more}")
 }

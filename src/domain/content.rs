@@ -69,3 +69,20 @@ pub struct JoinContent {
     /// Which write of the row this is.
     pub version: ContentVersion,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types_have_the_names_of_the_tables_constraint() {
+        assert_eq!(
+            ContentType::ALL.map(ContentType::name),
+            ["podcast", "newsletter", "video"]
+        );
+        for kind in ContentType::ALL {
+            assert_eq!(ContentType::from_name(kind.name()), Some(kind));
+        }
+        assert_eq!(ContentType::from_name("Podcast"), None);
+    }
+}

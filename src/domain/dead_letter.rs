@@ -92,3 +92,44 @@ impl fmt::Display for DeadLetter {
         write!(f, "{}: {}", self.reason.code(), self.detail)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_are_the_contracts_in_their_order() {
+        let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(
+            codes,
+            [
+                "empty",
+                "not-utf8",
+                "not-json",
+                "too-deep",
+                "too-large",
+                "duplicate-key",
+                "unknown-shape",
+                "op-update",
+                "op-delete",
+                "op-unsupported",
+                "field-missing",
+                "field-type",
+                "id-range",
+                "bad-uuid",
+                "unknown-event-type",
+                "unknown-content-type",
+                "bad-time",
+                "negative",
+                "output-too-large",
+                "rejected",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dead_letter_tells_code_and_detail() {
+        let dead = DeadLetter::new(Reason::BadUuid, "user_id: \"x\"");
+        assert_eq!(dead.to_string(), "bad-uuid: user_id: \"x\"");
+    }
+}

@@ -62,3 +62,65 @@ impl<'e, 'a> Enriched<'e, 'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventId, EventType, Hundredths, Offset, Partition, Timestamp};
+
+    fn event() -> Event<'static> {
+        Event {
+            id: EventId(1),
+            content_id: None,
+            user_id: None,
+            event_type: EventType::Play,
+            event_ts: Timestamp::MIN,
+            duration_ms: Some(12_340),
+            device: None,
+        }
+    }
+
+    #[test]
+    fn a_join_takes_kind_length_and_version_from_the_content() {
+        let event = event();
+        let content = JoinContent {
+            content_type: Some(ContentType::Video),
+            length_seconds: Some(1200),
+            version: ContentVersion {
+                partition: Partition(3),
+                offset: Offset(7),
+            },
+        };
+        let enriched = Enriched::join(&event, Some(content), JoinStatus::Late);
+        assert_eq!(enriched.content_type, Some(ContentType::Video));
+        assert_eq!(enriched.length_seconds, Some(1200));
+        assert_eq!(enriched.engagement.pct, Some(Hundredths(1)));
+        assert_eq!(enriched.content_version, Some(content.version));
+        assert_eq!(enriched.join_status.name(), "late");
+    }
+
+    #[test]
+    fn without_content_only_the_seconds_are_known() {
+        let event = event();
+        let enriched = Enriched::join(&event, None, JoinStatus::Timeout);
+        assert_eq!(enriched.content_type, None);
+        assert_eq!(enriched.length_seconds, None);
+        assert_eq!(enriched.engagement.millis, Some(12_340));
+        assert_eq!(enriched.engagement.pct, None);
+        assert_eq!(enriched.content_version, None);
+    }
+
+    #[test]
+    fn the_join_statuses_are_the_contracts() {
+        let all = [
+            JoinStatus::Joined,
+            JoinStatus::Late,
+            JoinStatus::Timeout,
+            JoinStatus::None,
+        ];
+        assert_eq!(
+            all.map(JoinStatus::name),
+            ["joined", "late", "timeout", "none"]
+        );
+    }
+}

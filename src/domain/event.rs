@@ -71,3 +71,20 @@ impl Event<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_types_have_the_names_of_the_tables_constraint() {
+        assert_eq!(
+            EventType::ALL.map(EventType::name),
+            ["play", "pause", "finish", "click"]
+        );
+        for kind in EventType::ALL {
+            assert_eq!(EventType::from_name(kind.name()), Some(kind));
+        }
+        assert_eq!(EventType::from_name("play "), None);
+    }
+}

@@ -137,4 +137,18 @@ mod tests {
             Err(LedgerError::Unbalanced)
         );
     }
+
+    #[test]
+    fn totals_that_would_overflow_their_sum_are_refused() {
+        let max = u64::MAX;
+        for text in [
+            format!("v1;{max};{max};0;0;0;0"),
+            format!("v1;5;{max};6;0;0;0"),
+            format!("v1;0;{};{};0;0;0", max / 2 + 1, max / 2 + 1),
+        ] {
+            assert_eq!(Ledger::parse(&text), Err(LedgerError::Unbalanced), "{text}");
+        }
+        let text = format!("v1;{max}0;0;0;0;0;0");
+        assert_eq!(Ledger::parse(&text), Err(LedgerError::Malformed));
+    }
 }

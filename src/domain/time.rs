@@ -243,3 +243,142 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn micros(text: &str) -> Result<i64, TimeError> {
+        Timestamp::parse(text).map(Timestamp::micros)
+    }
+
+    #[test]
+    fn the_first_and_the_last_instant_are_accepted() {
+        for (text, instant) in [
+            ("0001-01-01T00:00:00Z", Timestamp::MIN),
+            ("9999-12-31T23:59:59.999999Z", Timestamp::MAX),
+            ("9999-12-31T23:59:59.9999999999Z", Timestamp::MAX),
+            ("0001-01-01T23:59:00+23:59", Timestamp::MIN),
+            ("0000-12-31T00:01:00-23:59", Timestamp::MIN),
+            ("9999-12-31T00:00:59.999999-23:59", Timestamp::MAX),
+        ] {
+            assert_eq!(Timestamp::parse(text), Ok(instant), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_offset_that_pushes_over_the_edge_is_out_of_range() {
+        for text in [
+            "0001-01-01T00:00:00+00:01",
+            "0001-01-01T23:58:59.999999+23:59",
+            "9999-12-31T23:59:59.999999-00:01",
+            "9999-12-31T00:01:00-23:59",
+            "0000-12-31T23:59:59.999999Z",
+            "0000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(micros(text), Err(TimeError::OutOfRange), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_offset_is_taken_off_and_may_be_zero_in_either_sign() {
+        let noon = micros("2025-01-01T12:00:00Z");
+        for text in [
+            "2025-01-01T12:00:00+00:00",
+            "2025-01-01T12:00:00-00:00",
+            "2025-01-01T15:00:00+03:00",
+            "2025-01-02T11:59:00+23:59",
+            "2024-12-31T12:01:00-23:59",
+        ] {
+            assert_eq!(micros(text), noon, "{text}");
+        }
+    }
+
+    #[test]
+    fn digits_past_the_sixth_are_cut_and_never_rounded() {
+        let base = micros("2025-01-01T00:00:00Z").unwrap_or_default();
+        for (fraction, expected) in [
+            ("1", 100_000),
+            ("12", 120_000),
+            ("000001", 1),
+            ("0000009", 0),
+            ("123456999999999999999999999999", 123_456),
+            ("9999999", 999_999),
+        ] {
+            let text = format!("2025-01-01T00:00:00.{fraction}Z");
+            assert_eq!(micros(&text), Ok(base + expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_does_not_exist_is_refused() {
+        for text in [
+            "2025-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2025-04-31T00:00:00Z",
+            "2025-00-01T00:00:00Z",
+            "2025-13-01T00:00:00Z",
+            "2025-01-00T00:00:00Z",
+            "2025-01-32T00:00:00Z",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01T00:60:00Z",
+            "2016-12-31T23:59:60Z",
+            "2025-01-01T00:00:00+24:00",
+            "2025-01-01T00:00:00+00:60",
+        ] {
+            assert_eq!(micros(text), Err(TimeError::NoSuchTime), "{text}");
+        }
+        assert!(micros("2000-02-29T00:00:00Z").is_ok());
+        assert!(micros("2024-02-29T00:00:00Z").is_ok());
+    }
+
+    #[test]
+    fn another_grammar_is_refused() {
+        for text in [
+            "",
+            "infinity",
+            "2025-01-01",
+            "2025-01-01T00:00:00",
+            "2025-01-01t00:00:00Z",
+            "2025-01-01T00:00:00z",
+            "2025-01-01 00:00:00Z",
+            "2025-01-01T00:00Z",
+            "2025-01-01T00:00:00.Z",
+            "2025-01-01T00:00:00,1Z",
+            "2025-01-01T00:00:00 Z",
+            "2025-01-01T00:00:00ZZ",
+            "2025-01-01T00:00:00Z ",
+            " 2025-01-01T00:00:00Z",
+            "2025-01-01T00:00:00+03",
+            "2025-01-01T00:00:00+0300",
+            "2025-01-01T00:00:00+3:00",
+            "2025-01-01T00:00:00+03:00:00",
+            "2025-01-01T00:00:00Z BC",
+            "+2025-01-01T00:00:00Z",
+            "-0044-01-01T00:00:00Z",
+            "10000-01-01T00:00:00Z",
+            "+10000-01-01T00:00:00Z",
+            "25-01-01T00:00:00Z",
+            "2025-1-1T00:00:00Z",
+            "20250101T000000Z",
+            "٢٠٢٥-01-01T00:00:00Z",
+        ] {
+            assert_eq!(micros(text), Err(TimeError::Grammar), "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_outside_of_the_years_1_to_9999_are_no_instant() {
+        for edge in [Timestamp::MIN, Timestamp::MAX] {
+            assert_eq!(Timestamp::from_micros(edge.micros()), Some(edge));
+        }
+        assert_eq!(Timestamp::from_micros(Timestamp::MIN.micros() - 1), None);
+        assert_eq!(Timestamp::from_micros(Timestamp::MAX.micros() + 1), None);
+        assert_eq!(Timestamp::from_millis(i64::MAX), None);
+        assert_eq!(Timestamp::from_millis(i64::MIN), None);
+        assert_eq!(
+            Timestamp::from_millis(-62_135_596_800_000),
+            Some(Timestamp::MIN)
+        );
+    }
+}
