@@ -2,7 +2,6 @@
 
 use crate::config::ConfigError;
 use crate::kafka::topics::TopicsError;
-use crate::logging::FilterError;
 use std::fmt;
 
 /// Why a command ends without success.
@@ -36,12 +35,6 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::Usage(error.into())
-    }
-}
-
-impl From<FilterError> for Failure {
-    fn from(error: FilterError) -> Self {
         Self::Usage(error.into())
     }
 }

@@ -11,20 +11,23 @@ use crate::{logging, shutdown};
 pub(super) fn run(flags: &SettingFlags) -> Result<(), Failure> {
     let layers = Layers::gather(&flags.layer())?;
     let config = Config::load(&layers)?;
-    logging::start(&config.log)?;
+    logging::start(&config.log);
     if !layers.ignored().is_empty() {
         let names = layers.ignored().join(", ");
         tracing::info!("variables that are no settings, ignored: {names}");
     }
-    let _shutdown = shutdown::on_signals()?;
+    let stop = shutdown::on_signals()?;
     let plan = Plan {
         kafka: &config.kafka,
         names: &config.topics,
         content: &config.content,
         recent: &config.recent,
     };
-    let topics = plan.ensure()?;
-    let _metrics = Metrics::new();
+    let Some(topics) = plan.ensure(&stop)? else {
+        return Ok(());
+    };
     tracing::info!(?topics, "topics are ready");
+    // The processor starts here: it gets `config`, `topics`, the metrics and `stop`.
+    let _metrics = Metrics::new();
     Ok(())
 }

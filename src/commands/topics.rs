@@ -14,7 +14,7 @@ pub(super) fn topics(flags: &SettingFlags, json: bool) -> Result<(), Failure> {
     let layers = Layers::gather(&flags.layer())?;
     // Also what this command does not use must be right.
     effective(&layers)?;
-    logging::start(&LogConfig::load(&layers)?)?;
+    logging::start(&LogConfig::load(&layers)?);
     let plan = Plan {
         kafka: &KafkaConfig::load(&layers)?,
         names: &TopicNames::load(&layers)?,

@@ -216,7 +216,10 @@ fn is_known(key: &str) -> bool {
 }
 
 fn unknown(key: String, origin: Origin) -> ConfigError {
-    let nearest = nearest(&key, sections::all().map(Setting::key));
+    let tables = sections::all()
+        .map(|setting| setting.section.to_owned())
+        .filter(|table| !table.is_empty());
+    let nearest = nearest(&key, sections::all().map(Setting::key).chain(tables));
     ConfigError::UnknownKey {
         key,
         origin,

@@ -11,8 +11,12 @@ mod error;
 mod layers;
 mod names;
 mod properties;
+mod quantities;
 mod sections;
 mod show;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests;
 mod toml_file;
 mod values;
 
@@ -21,9 +25,9 @@ pub use error::ConfigError;
 pub use layers::{Flags, Layers, Origin};
 pub use names::{BrokerList, InstanceName, PeerUrl, TopicName};
 pub use properties::Properties;
+pub use quantities::{Bytes, parse_duration, show_duration};
 pub use sections::{
     Config, ContentConfig, EnricherConfig, HttpConfig, KafkaConfig, LogConfig, RecentConfig,
     StoreConfig, TopicNames,
 };
 pub use show::effective;
-pub use values::{Bytes, parse_duration, show_duration};

@@ -70,7 +70,7 @@ fn line(out: &mut String, layers: &Layers, setting: &Setting) -> Result<(), Conf
         }
         Ok(None) => writeln!(out, "# {name} = \"<redacted>\"  # {origin}"),
         Err(ConfigError::Missing { .. }) => {
-            writeln!(out, "# {name} =   # not set; `thmanyah run` needs it")
+            writeln!(out, "# {name} =   # not set, and has no default")
         }
         Err(error) => return Err(error),
     };

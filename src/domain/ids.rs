@@ -29,6 +29,7 @@ pub struct Offset(pub i64);
 
 impl Offset {
     /// The position after this record.
+    #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
