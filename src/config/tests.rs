@@ -373,7 +373,7 @@ fn what_is_printed_is_a_file_that_gives_the_same_settings() {
     .concat();
     let printed = effective(
         &Said {
-            file: &file,
+            file,
             flags: &flags,
             ..Said::default()
         }

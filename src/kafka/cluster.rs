@@ -12,6 +12,7 @@ use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// How long one request to a broker that was reached may take: short enough to notice a signal in time.
 const REQUEST: Duration = Duration::from_secs(8);
@@ -78,8 +79,11 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Reaches a broker, within the time that the settings allow for that.
-    pub(super) fn reach(kafka: &KafkaConfig) -> Result<Self, TopicsError> {
+    /// Reaches a broker, within the time that the settings allow for that; none when that was stopped.
+    pub(super) fn reach(
+        kafka: &KafkaConfig,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, TopicsError> {
         let listener = Listener::default();
         let client = kafka.client();
         let refused = |error: KafkaError| TopicsError::Client {
@@ -97,6 +101,9 @@ impl Cluster {
             if viewer.client().fetch_metadata(None, left.min(LOOK)).is_ok() {
                 break;
             }
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
             // The reasons arrive inside poll.
             while viewer.poll(Duration::ZERO).is_some() {}
             if left.is_zero() {
@@ -109,7 +116,7 @@ impl Cluster {
             }
         }
         let admin = client.create_with_context(listener).map_err(refused)?;
-        Ok(Self { viewer, admin })
+        Ok(Some(Self { viewer, admin }))
     }
 
     /// Every topic that this user may see.

@@ -174,9 +174,11 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     /// Reaches Kafka, checks the topics and makes those that are missing. A cluster that was reached and then went away is
-    /// waited for; none when that was stopped. Blocks: not to be called on an async runtime.
+    /// waited for. None when that was stopped. Blocks: not to be called on an async runtime.
     pub fn ensure(&self, stop: &CancellationToken) -> Result<Option<Topics>, TopicsError> {
-        let cluster = Cluster::reach(self.kafka)?;
+        let Some(cluster) = Cluster::reach(self.kafka, stop)? else {
+            return Ok(None);
+        };
         runtime()?.block_on(async {
             loop {
                 match self.check_and_create(&cluster, &mut Vec::new()).await {
@@ -196,10 +198,18 @@ impl Plan<'_> {
         })
     }
 
-    /// As [`Self::ensure`] without waiting; the report tells how far it came, also beside an error.
-    pub fn ensure_and_report(&self, report: &mut Vec<TopicReport>) -> Result<Topics, TopicsError> {
-        let cluster = Cluster::reach(self.kafka)?;
-        runtime()?.block_on(self.check_and_create(&cluster, report))
+    /// As [`Self::ensure`] without waiting for a cluster that went away; the report tells how far it came, also beside an
+    /// error.
+    pub fn ensure_and_report(
+        &self,
+        report: &mut Vec<TopicReport>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Topics>, TopicsError> {
+        let Some(cluster) = Cluster::reach(self.kafka, stop)? else {
+            return Ok(None);
+        };
+        let checked = runtime()?.block_on(self.check_and_create(&cluster, report));
+        checked.map(Some)
     }
 
     async fn check_and_create(
