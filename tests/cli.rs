@@ -123,6 +123,12 @@ fn wrong_flags_and_variables_are_one_message_and_exit_code_2() {
     ] {
         assert_fails(&thmanyah(&arguments, variables), 2, parts);
     }
+    let variables = [("THMANYAH_KAFKA__HEARTBEAT", "5s")];
+    assert_fails(
+        &thmanyah(&["config"], &variables),
+        2,
+        &["`kafka.heartbeat`", "`kafka.session_timeout`"],
+    );
     assert_eq!(
         thmanyah(&["run", "--no-such-flag"], &[]).status.code(),
         Some(2)

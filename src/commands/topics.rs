@@ -3,7 +3,7 @@
 use super::Failure;
 use super::args::SettingFlags;
 use crate::config::{
-    ContentConfig, KafkaConfig, Layers, LogConfig, RecentConfig, TopicNames, effective,
+    Config, ContentConfig, KafkaConfig, Layers, LogConfig, RecentConfig, TopicNames,
 };
 use crate::kafka::topics::{Plan, TopicReport};
 use crate::logging;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) fn topics(flags: &SettingFlags, json: bool) -> Result<(), Failure> {
     let layers = Layers::gather(&flags.layer())?;
     // Also what this command does not use must be right.
-    effective(&layers)?;
+    Config::check(&layers)?;
     logging::start(&LogConfig::load(&layers)?);
     let plan = Plan {
         kafka: &KafkaConfig::load(&layers)?,

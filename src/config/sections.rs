@@ -222,6 +222,17 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Checks all that was said, whether or not what is required was.
+    pub fn check(layers: &Layers) -> Result<(), ConfigError> {
+        let mut complete = layers.clone();
+        complete.fill("kafka.bootstrap_servers", "localhost:9092");
+        complete.fill("instance", "0");
+        complete.fill("state_dir", ".");
+        Self::load(&complete).map(|_| ())
+    }
+}
+
 impl KafkaConfig {
     /// Reads and checks this section alone.
     pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
