@@ -2,7 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::kafka::topics::TopicsError;
-use crate::logging::FilterError;
+use crate::run::RunError;
 use std::fmt;
 
 /// Why a command ends without success.
@@ -40,16 +40,20 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<FilterError> for Failure {
-    fn from(error: FilterError) -> Self {
-        Self::Usage(error.into())
-    }
-}
-
 impl From<TopicsError> for Failure {
     fn from(error: TopicsError) -> Self {
         if error.is_configuration() {
             Self::Usage(error.into())
+        } else {
+            Self::Failed(error.into())
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        if error.is_fenced() {
+            Self::Fenced(error.into())
         } else {
             Self::Failed(error.into())
         }

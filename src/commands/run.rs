@@ -10,25 +10,21 @@ use crate::{logging, run, shutdown};
 pub(super) fn run(flags: &SettingFlags) -> Result<(), Failure> {
     let layers = Layers::gather(&flags.layer())?;
     let config = Config::load(&layers)?;
-    logging::start(&config.log)?;
+    logging::start(&config.log);
     if !layers.ignored().is_empty() {
         let names = layers.ignored().join(", ");
         tracing::info!("variables that are no settings, ignored: {names}");
     }
-    let asked = shutdown::on_signals()?;
+    let stop = shutdown::on_signals()?;
     let plan = Plan {
         kafka: &config.kafka,
         names: &config.topics,
         content: &config.content,
         recent: &config.recent,
     };
-    let topics = plan.ensure()?;
+    let Some(topics) = plan.ensure(&stop)? else {
+        return Ok(());
+    };
     tracing::info!(?topics, "topics are ready");
-    run::run(config, topics, asked).map_err(|error| {
-        if error.is_fenced() {
-            Failure::Fenced(error.into())
-        } else {
-            Failure::Failed(error.into())
-        }
-    })
+    Ok(run::run(config, topics, stop)?)
 }

@@ -3,18 +3,19 @@
 use super::Failure;
 use super::args::SettingFlags;
 use crate::config::{
-    ContentConfig, KafkaConfig, Layers, LogConfig, RecentConfig, TopicNames, effective,
+    Config, ContentConfig, KafkaConfig, Layers, LogConfig, RecentConfig, TopicNames,
 };
 use crate::kafka::topics::{Plan, TopicReport};
 use crate::logging;
 use std::io::{self, Write};
+use tokio_util::sync::CancellationToken;
 
 /// Checks and creates topics. The report is printed beside an error too, as far as it came.
 pub(super) fn topics(flags: &SettingFlags, json: bool) -> Result<(), Failure> {
     let layers = Layers::gather(&flags.layer())?;
     // Also what this command does not use must be right.
-    effective(&layers)?;
-    logging::start(&LogConfig::load(&layers)?)?;
+    Config::check(&layers)?;
+    logging::start(&LogConfig::load(&layers)?);
     let plan = Plan {
         kafka: &KafkaConfig::load(&layers)?,
         names: &TopicNames::load(&layers)?,
@@ -22,7 +23,7 @@ pub(super) fn topics(flags: &SettingFlags, json: bool) -> Result<(), Failure> {
         recent: &RecentConfig::load(&layers)?,
     };
     let mut report = Vec::new();
-    let outcome = plan.ensure_and_report(&mut report);
+    let outcome = plan.ensure_and_report(&mut report, &CancellationToken::new());
     let mut out = io::stdout().lock();
     if json {
         print_json(&mut out, &report)?;

@@ -64,17 +64,18 @@ pub(super) fn variable_of(key: &str) -> String {
 pub(super) type Check<T> = fn(&T) -> Result<(), String>;
 
 /// The check of a setting that has none.
+#[allow(clippy::unnecessary_wraps, reason = "it must have the type of a check")]
 pub(super) fn anything<T: Value>(_: &T) -> Result<(), String> {
     Ok(())
 }
 
-/// A number below `min` is refused.
+/// Refuses what is not from `min` to `max`, both in.
 pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     value: &T,
-    min: T,
-    max: T,
+    min: &T,
+    max: &T,
 ) -> Result<(), String> {
-    if *value < min || *value > max {
+    if value < min || value > max {
         Err(format!("must be from {min} to {max}"))
     } else {
         Ok(())

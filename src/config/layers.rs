@@ -151,6 +151,17 @@ impl Layers {
         })
     }
 
+    /// Says a value where nothing was said.
+    pub(super) fn fill(&mut self, key: &str, value: &str) {
+        if self.get(key).is_none() {
+            self.set(
+                key.to_owned(),
+                Raw::Scalar(value.to_owned()),
+                Origin::Default,
+            );
+        }
+    }
+
     fn set(&mut self, key: String, raw: Raw, origin: Origin) {
         self.given.insert(key, Given { raw, origin });
     }
@@ -216,7 +227,10 @@ fn is_known(key: &str) -> bool {
 }
 
 fn unknown(key: String, origin: Origin) -> ConfigError {
-    let nearest = nearest(&key, sections::all().map(Setting::key));
+    let tables = sections::all()
+        .map(|setting| setting.section.to_owned())
+        .filter(|table| !table.is_empty());
+    let nearest = nearest(&key, sections::all().map(Setting::key).chain(tables));
     ConfigError::UnknownKey {
         key,
         origin,

@@ -9,21 +9,27 @@ mod choices;
 mod definition;
 mod error;
 mod layers;
+mod memory;
 mod names;
 mod properties;
+mod quantities;
 mod sections;
 mod show;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests;
 mod toml_file;
 mod values;
 
 pub use choices::{LogFormat, Roles};
 pub use error::ConfigError;
 pub use layers::{Flags, Layers, Origin};
+pub use memory::memory_limit;
 pub use names::{BrokerList, InstanceName, PeerUrl, TopicName};
 pub use properties::Properties;
+pub use quantities::{Bytes, parse_duration, show_duration};
 pub use sections::{
     Config, ContentConfig, EnricherConfig, HttpConfig, KafkaConfig, LogConfig, RecentConfig,
     StoreConfig, TopicNames,
 };
 pub use show::effective;
-pub use values::{Bytes, parse_duration, show_duration};

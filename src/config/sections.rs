@@ -8,11 +8,12 @@ use super::error::ConfigError;
 use super::layers::Layers;
 use super::names::{BrokerList, InstanceName, PeerUrl, TopicName};
 use super::properties::Properties;
-use super::values::{Bytes, show_duration};
+use super::quantities::{Bytes, show_duration};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
 
 /// More threads than this are a mistake: each is a group member with a producer.
 const MOST_WORKERS: usize = 256;
@@ -25,7 +26,7 @@ section! {
     struct TopLevel in "" {
         /// Prefix of consumer groups and transactional ids; two deployments on one cluster need two.
         app: InstanceName = Text("thmanyah"), flag "--app";
-        /// Name of this instance, stable over restarts and unique in the deployment (a StatefulSet's ordinal is fine).
+        /// Name of this instance, stable over restarts and unique in the deployment (a pod's ordinal is fine).
         instance: InstanceName = Required, flag "--instance";
         /// Directory of the local state; made if missing. It can be lost: all of it is rebuilt from Kafka.
         state_dir: PathBuf = Required, flag "--state-dir";
@@ -48,7 +49,7 @@ section! {
         /// A member that is silent for longer loses its partitions.
         session_timeout: Duration = Text("6s"), check |t| from_to(*t, 1, 1800);
         /// How often a member shows that it lives.
-        heartbeat: Duration = Text("2s"), check |t| between(*t, MILLISECOND, Duration::from_secs(900));
+        heartbeat: Duration = Text("2s"), check |t| between(*t, MILLISECOND, Duration::from_mins(15));
         /// A member that does not poll for longer loses its partitions.
         max_poll_interval: Duration = Text("60s"), check |t| from_to(*t, 1, 86_400);
         /// A broker that was not reached within this time since the start: exit 1.
@@ -84,13 +85,13 @@ section! {
     /// The join.
     pub struct EnricherConfig in "enricher" {
         /// Threads, each a member of the consumer group.
-        workers: usize = Computed(cores), check |n| within(n, 1, MOST_WORKERS);
+        workers: usize = Computed(cores), check |n| within(n, &1, &MOST_WORKERS);
         /// How long an event waits for its content before it is published with null content fields.
         deadline: Duration = Text("60s"), flag "--deadline", check |t| from_to(*t, 0, CENTURY);
         /// A transaction is committed after this time,
         commit_interval: Duration = Text("100ms"), check |t| between(*t, MILLISECOND, Duration::from_secs(10));
         /// or after this many records, whichever comes first.
-        commit_records: usize = Text("10000"), check |n| within(n, 1, 1_000_000);
+        commit_records: usize = Text("10000"), check |n| within(n, &1, &1_000_000);
         /// What an update of an engagement event becomes: `dead-letter` or `ignore`.
         updates: OperationRule = Text("dead-letter");
         /// What a delete of an engagement event becomes: `dead-letter` or `ignore`.
@@ -104,11 +105,11 @@ section! {
     /// The content table.
     pub struct ContentConfig in "content" {
         /// Content rows kept decoded in memory.
-        cache_rows: usize = Text("1000000"), check |n| within(n, 1, 1_000_000_000);
+        cache_rows: usize = Text("1000000"), check |n| within(n, &1, &1_000_000_000);
         /// How often the materializer commits.
         commit_interval: Duration = Text("100ms"), check |t| between(*t, MILLISECOND, Duration::from_secs(10));
         /// Partitions of the content changelog where it is created here.
-        partitions: i32 = Text("4"), check |n| within(n, 1, 10_000);
+        partitions: i32 = Text("4"), check |n| within(n, &1, &10_000);
         /// How `publish_ts` is written: `iso`, `epoch-millis` or `epoch-micros`.
         time: TimeMode = Text("iso");
     }
@@ -130,9 +131,9 @@ section! {
         /// Memory for block cache and write buffers.
         memory: Option<Bytes> = Unset("a share of the memory limit of this process");
         /// Bound of the write-ahead log.
-        wal_bytes: Bytes = Text("64 MiB"), check |b| within(b, Bytes(1 << 20), Bytes(1 << 40));
+        wal_bytes: Bytes = Text("64 MiB"), check |b| within(b, &Bytes(1 << 20), &Bytes(1 << 40));
         /// Bound of all memtables together.
-        memtable_bytes: Bytes = Text("64 MiB"), check |b| within(b, Bytes(1 << 20), Bytes(1 << 40));
+        memtable_bytes: Bytes = Text("64 MiB"), check |b| within(b, &Bytes(1 << 20), &Bytes(1 << 40));
     }
 }
 
@@ -142,7 +143,7 @@ section! {
         /// Signs cursors; the same on every instance.
         cursor_key: Option<SecretString> = Unset("derived from the cluster's id and app");
         /// Queries that run at the same time; more are answered 503 with `Retry-After`.
-        max_queries: usize = Text("64"), check |n| within(n, 1, 100_000);
+        max_queries: usize = Text("64"), check |n| within(n, &1, &100_000);
     }
 }
 
@@ -152,7 +153,7 @@ section! {
         /// `text` or `json`.
         format: LogFormat = Text("text");
         /// Levels by module, in the syntax of tracing's `EnvFilter`.
-        filter: String = Text("info,librdkafka=warn");
+        filter: String = Text("info,librdkafka=warn"), check |f| check_filter(f);
     }
 }
 
@@ -219,6 +220,17 @@ impl Config {
             }
         }
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Checks all that was said, whether or not what is required was.
+    pub fn check(layers: &Layers) -> Result<(), ConfigError> {
+        let mut complete = layers.clone();
+        complete.fill("kafka.bootstrap_servers", "localhost:9092");
+        complete.fill("instance", "0");
+        complete.fill("state_dir", ".");
+        Self::load(&complete).map(|_| ())
     }
 }
 
@@ -309,6 +321,13 @@ fn conflict(layers: &Layers, key: &str, problem: &str) -> ConfigError {
         origin: layers.origin(key),
         value: None,
         problem: problem.to_owned(),
+    }
+}
+
+fn check_filter(filter: &str) -> Result<(), String> {
+    match EnvFilter::builder().parse(filter) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(format!("{problem}; an example is info,librdkafka=warn")),
     }
 }
 

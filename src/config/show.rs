@@ -4,12 +4,13 @@ use super::definition::{Fallback, Setting};
 use super::error::ConfigError;
 use super::layers::{Layers, Origin};
 use super::properties::Properties;
-use super::sections;
+use super::sections::{self, Config};
 use super::values::{Value, quoted};
 use std::fmt::Write;
 
 /// Every setting. The text is a configuration file that gives the same settings again, but for secrets.
 pub fn effective(layers: &Layers) -> Result<String, ConfigError> {
+    Config::check(layers)?;
     let mut out = String::from("# Effective settings. Later wins: file, environment, flags.\n");
     let mut section = "";
     for setting in sections::all() {
@@ -70,7 +71,7 @@ fn line(out: &mut String, layers: &Layers, setting: &Setting) -> Result<(), Conf
         }
         Ok(None) => writeln!(out, "# {name} = \"<redacted>\"  # {origin}"),
         Err(ConfigError::Missing { .. }) => {
-            writeln!(out, "# {name} =   # not set; `thmanyah run` needs it")
+            writeln!(out, "# {name} =   # not set, and has no default")
         }
         Err(error) => return Err(error),
     };

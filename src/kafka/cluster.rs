@@ -12,9 +12,10 @@ use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
-/// How long one request to a broker that was reached may take.
-const REQUEST: Duration = Duration::from_secs(30);
+/// How long one request to a broker that was reached may take: short enough to notice a signal in time.
+const REQUEST: Duration = Duration::from_secs(8);
 /// How long one look at the metadata may take before the log is read for reasons.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a new topic may take until every partition has a leader.
@@ -57,13 +58,16 @@ impl ClientContext for Listener {
 
 impl ConsumerContext for Listener {}
 
-/// `[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to … failed: … (after 0ms in state CONNECT)`, without the
-/// thread and the state.
+/// `[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to … failed: … (after 0ms in state CONNECT)`, without
+/// the thread, the broker and the state.
 fn bare(text: &str) -> String {
     let text = match text.strip_prefix("[thrd:") {
         Some(rest) => rest.split_once("]: ").map_or(rest, |(_, rest)| rest),
         None => text,
     };
+    let text = text
+        .split_once("/bootstrap: ")
+        .map_or(text, |(_, rest)| rest);
     text.split(" (after ").next().unwrap_or(text).to_owned()
 }
 
@@ -75,8 +79,11 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Reaches a broker, within the time that the settings allow for that.
-    pub(super) fn reach(kafka: &KafkaConfig) -> Result<Self, TopicsError> {
+    /// Reaches a broker, within the time that the settings allow for that; none when that was stopped.
+    pub(super) fn reach(
+        kafka: &KafkaConfig,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, TopicsError> {
         let listener = Listener::default();
         let client = kafka.client();
         let refused = |error: KafkaError| TopicsError::Client {
@@ -94,6 +101,9 @@ impl Cluster {
             if viewer.client().fetch_metadata(None, left.min(LOOK)).is_ok() {
                 break;
             }
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
             // The reasons arrive inside poll.
             while viewer.poll(Duration::ZERO).is_some() {}
             if left.is_zero() {
@@ -106,7 +116,7 @@ impl Cluster {
             }
         }
         let admin = client.create_with_context(listener).map_err(refused)?;
-        Ok(Self { viewer, admin })
+        Ok(Some(Self { viewer, admin }))
     }
 
     /// Every topic that this user may see.
@@ -124,6 +134,10 @@ impl Cluster {
         &self,
         topics: &[&str],
     ) -> Result<HashMap<String, Settings>, TopicsError> {
+        // librdkafka refuses an empty question.
+        if topics.is_empty() {
+            return Ok(HashMap::new());
+        }
         let resources: Vec<_> = topics
             .iter()
             .map(|topic| ResourceSpecifier::Topic(topic))
@@ -176,7 +190,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until each topic is visible and each of its partitions has a leader.
+    /// Waits until each of these new topics is visible and each of its partitions has a leader.
     pub(super) async fn await_leaders(
         &self,
         topics: &[&str],
@@ -234,7 +248,7 @@ mod tests {
         for (text, expected) in [
             (
                 "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)",
-                "127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused",
+                "Connect to ipv4#127.0.0.1:1 failed: Connection refused",
             ),
             ("plain", "plain"),
             ("[thrd:", ""),

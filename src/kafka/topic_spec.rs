@@ -5,7 +5,7 @@ use super::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES, Status, TOMBSTONES, Topic
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 /// Enriched events stay for this long where the topic is made here.
 const ENRICHED_RETENTION: Duration = DAY.saturating_mul(7);
 /// Dead letters stay for this long where the topic is made here.
@@ -225,7 +225,7 @@ mod tests {
     const MEASURES: Measures = Measures {
         n: 6,
         content_partitions: 4,
-        recent_retention: Duration::from_secs(86_400),
+        recent_retention: Duration::from_hours(24),
         largest_input: 1_048_588,
     };
 

@@ -5,15 +5,19 @@ use super::topic_spec::{Kind, Measures, Wanted, largest_input};
 use crate::config::{ContentConfig, KafkaConfig, RecentConfig, TopicNames, show_duration};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Largest record that every topic of ours takes: a value of 4 MiB, its key, and headers.
 pub const RECORD_BYTES: u64 = 8 << 20;
 /// What a dead letter is larger than its record by, at most: its headers.
 pub const DEAD_LETTER_HEADERS: u64 = 64 << 10;
 /// Tombstones stay for this long, so that an instance that was away for less sees every one.
-pub const TOMBSTONES: Duration = Duration::from_secs(7 * 86_400);
+pub const TOMBSTONES: Duration = Duration::from_hours(7 * 24);
 
-/// Partition counts of the topics, all of which exist and have leaders.
+/// Between two attempts at a cluster that went away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Partition counts of the topics, all of which exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topics {
     /// N: of the engagement events, and of enriched, pending and seen.
@@ -169,21 +173,50 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Reaches Kafka, checks the topics and makes those that are missing. Blocks: not to be called on an async runtime.
-    pub fn ensure(&self) -> Result<Topics, TopicsError> {
-        self.ensure_and_report(&mut Vec::new())
+    /// Reaches Kafka, checks the topics and makes those that are missing. A cluster that was reached and then went away is
+    /// waited for. None when that was stopped. Blocks: not to be called on an async runtime.
+    pub fn ensure(&self, stop: &CancellationToken) -> Result<Option<Topics>, TopicsError> {
+        let Some(cluster) = Cluster::reach(self.kafka, stop)? else {
+            return Ok(None);
+        };
+        runtime()?.block_on(async {
+            loop {
+                match self.check_and_create(&cluster, &mut Vec::new()).await {
+                    Err(error @ TopicsError::Request { .. }) => {
+                        tracing::warn!("{error}; trying again");
+                    }
+                    outcome => return outcome.map(Some),
+                }
+                if stop.is_cancelled() {
+                    return Ok(None);
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(None),
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        })
     }
 
-    /// As [`Self::ensure`]; the report tells how far it came, also beside an error.
-    pub fn ensure_and_report(&self, report: &mut Vec<TopicReport>) -> Result<Topics, TopicsError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()?;
-        runtime.block_on(self.check_and_create(report))
+    /// As [`Self::ensure`] without waiting for a cluster that went away; the report tells how far it came, also beside an
+    /// error.
+    pub fn ensure_and_report(
+        &self,
+        report: &mut Vec<TopicReport>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Topics>, TopicsError> {
+        let Some(cluster) = Cluster::reach(self.kafka, stop)? else {
+            return Ok(None);
+        };
+        let checked = runtime()?.block_on(self.check_and_create(&cluster, report));
+        checked.map(Some)
     }
 
-    async fn check_and_create(&self, report: &mut Vec<TopicReport>) -> Result<Topics, TopicsError> {
-        let cluster = Cluster::reach(self.kafka)?;
+    async fn check_and_create(
+        &self,
+        cluster: &Cluster,
+        report: &mut Vec<TopicReport>,
+    ) -> Result<Topics, TopicsError> {
         let wanted = self.wanted();
         let shapes = cluster.shapes()?;
         let existing: Vec<&str> = wanted
@@ -205,12 +238,17 @@ impl Plan<'_> {
         warn(&wanted, &settings, &measures);
         for (topic, line) in wanted.iter().zip(report.iter_mut()) {
             if !shapes.contains_key(topic.name) {
-                line.status = create(&cluster, topic, &measures).await?;
+                line.status = create(cluster, topic, &measures).await?;
             }
         }
 
         let names = wanted.map(|topic| topic.name);
-        let shapes = cluster.await_leaders(&names).await?;
+        let made: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| !shapes.contains_key(*name))
+            .collect();
+        let shapes = cluster.await_leaders(&made).await?;
         let settings = cluster.settings(&names).await?;
         *report = wanted
             .iter()
@@ -244,6 +282,12 @@ impl Plan<'_> {
             Wanted::new(Kind::Dlq, &names.dlq),
         ]
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
 }
 
 fn count(shapes: &BTreeMap<String, Shape>, name: &str) -> i32 {

@@ -109,7 +109,7 @@ counters!(
     }
 );
 counters!(
-    /// TOASTed columns that came without their value.
+    /// Columns of content that came without their value (TOAST).
     Unavailable by "outcome" {
         /// The prior value was kept.
         kept = "kept",
@@ -139,7 +139,7 @@ pub struct Metrics {
     pub producers_replaced: ProducersReplaced,
     /// Events joined with content of length zero.
     pub zero_length: Counter,
-    /// TOASTed columns that came without their value.
+    /// Columns of content that came without their value (TOAST).
     pub unavailable: Unavailable,
     /// Content rows whose `publish_ts` is infinite: null.
     pub infinite_publish_ts: Counter,
@@ -208,7 +208,7 @@ impl Metrics {
             unavailable: Unavailable::register(
                 ours,
                 "unavailable",
-                "TOASTed columns that came without their value",
+                "Columns of content that came without their value (TOAST)",
             ),
             infinite_publish_ts: plain(
                 ours,

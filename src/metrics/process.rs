@@ -29,19 +29,19 @@ impl Collector for Process {
             counter.encode(metric)?;
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let start = fs::read_to_string("/proc/stat")
+        let started = fs::read_to_string("/proc/stat")
             .ok()
             .and_then(|system| start_seconds(&stat, &system));
         let files = fs::read_dir("/proc/self/fd")
             .ok()
-            .map(|files| files.count() as f64);
+            .map(|files| f64::from(files.count() as u32));
         for (name, help, value) in [
             (
                 "process_resident_memory_bytes",
                 "Resident memory",
                 resident_bytes(&status),
             ),
-            ("process_start_time_seconds", "Start, in Unix time", start),
+            ("process_start_time_seconds", "Start, in Unix time", started),
             ("process_open_fds", "Open file descriptors", files),
         ] {
             let Some(value) = value else { continue };
