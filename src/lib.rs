@@ -1,3 +1,4 @@
 //! thmanyah: an exactly-once engagement processor. Modules in reading order.
 
+pub mod codec;
 pub mod domain;

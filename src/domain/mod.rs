@@ -7,6 +7,7 @@ mod enriched;
 mod event;
 mod ids;
 mod ledger;
+mod parked;
 mod time;
 
 pub use content::{ContentRow, ContentType, ContentVersion, JoinContent};
@@ -16,4 +17,5 @@ pub use enriched::{Enriched, JoinStatus};
 pub use event::{Event, EventType};
 pub use ids::{ContentId, EventId, Offset, Partition, UserId};
 pub use ledger::{Ledger, LedgerError};
+pub use parked::ParkedEvent;
 pub use time::{TimeError, Timestamp};

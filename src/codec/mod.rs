@@ -1,0 +1,20 @@
+//! Bytes to facts and back: Debezium records in, enriched JSON out, and the values of our own changelogs.
+
+mod changelog;
+mod content;
+mod depth;
+mod document;
+mod enriched;
+mod event;
+mod scalar;
+mod text;
+
+pub use changelog::{
+    VALUE_LIMIT, ValueError, decode_content_row, decode_parked, encode_content, encode_parked,
+};
+pub use content::{Column, ContentChange, ContentPatch, Resolution, decode_content};
+pub use depth::DEPTH_LIMIT;
+pub use enriched::write_enriched;
+pub use event::{EventRecord, EventRules, IgnoredWhy, OperationRule, decode_event};
+pub use scalar::TimeMode;
+pub use text::RECORD_LIMIT;

@@ -1,0 +1,49 @@
+//! The edge to Kafka: consumers, the transactional producer, offsets, changelogs, topics.
+
+mod changelog;
+mod ffi;
+mod member;
+mod offsets;
+mod producer;
+pub mod topics;
+
+pub use changelog::{ChangelogError, ChangelogReader};
+pub use ffi::{DescribeError, TopicId};
+pub use member::{Changes, Member, MemberError, MemberSettings};
+pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
+pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
+
+pub(crate) use ffi::topic_ids;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+/// Fetch settings that every consumer of this process shares, unless the user set his own.
+fn fetch_defaults(config: &mut ClientConfig) {
+    for (key, value) in [
+        ("fetch.wait.max.ms", "50"),
+        ("queued.min.messages", "20000"),
+        ("queued.max.messages.kbytes", "65536"),
+        ("fetch.error.backoff.ms", "100"),
+        ("reconnect.backoff.ms", "50"),
+        ("reconnect.backoff.max.ms", "1000"),
+    ] {
+        if config.get(key).is_none() {
+            config.set(key, value);
+        }
+    }
+}
+
+/// Hands a line of librdkafka's log to ours.
+fn log_line(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", "{facility}: {text}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", "{facility}: {text}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", "{facility}: {text}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", "{facility}: {text}"),
+    }
+}

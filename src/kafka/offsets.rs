@@ -1,0 +1,178 @@
+//! Where logs begin and end, and what a group has committed.
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long one question to the brokers may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a question about offsets got no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} of `{subject}`: {reason}")]
+pub struct OffsetsError {
+    what: &'static str,
+    subject: String,
+    reason: String,
+}
+
+/// What a group committed for one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The position; `None` when nothing was committed.
+    pub offset: Option<i64>,
+    /// The metadata beside it, where the ledger rides.
+    pub metadata: String,
+}
+
+/// Which end of a log is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// The last stable offset: behind it every transaction is decided.
+    Committed,
+    /// The high watermark: open transactions and markers included.
+    Uncommitted,
+}
+
+/// A client that only asks. It never subscribes, so it is no member of the group whose commits it reads.
+pub struct OffsetReader {
+    consumer: BaseConsumer,
+}
+
+impl OffsetReader {
+    /// `group` is the group whose commits are read. Only a read_committed reader makes librdkafka ask for stable offsets,
+    /// and only a read_uncommitted one sees the true end of a log beside an open transaction.
+    pub fn new(
+        client: &ClientConfig,
+        group: &str,
+        isolation: Isolation,
+    ) -> Result<Self, OffsetsError> {
+        let mut config = client.clone();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set(
+                "isolation.level",
+                match isolation {
+                    Isolation::Committed => "read_committed",
+                    Isolation::Uncommitted => "read_uncommitted",
+                },
+            );
+        let consumer = config
+            .create()
+            .map_err(|error| failed("offsets", group, error))?;
+        Ok(Self { consumer })
+    }
+
+    /// What the group committed for each partition, stable offsets only.
+    pub fn committed(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Committed>, OffsetsError> {
+        let what = "committed offsets";
+        let list = listed(topic, partitions, Offset::Invalid)
+            .map_err(|error| failed(what, topic, error))?;
+        let list = self
+            .consumer
+            .committed_offsets(list, ASK_TIMEOUT)
+            .map_err(|error| failed(what, topic, error))?;
+        list.elements()
+            .iter()
+            .map(|element| {
+                element
+                    .error()
+                    .map_err(|error| failed(what, topic, error))?;
+                let offset = match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                };
+                let metadata = element.metadata().to_owned();
+                Ok((element.partition(), Committed { offset, metadata }))
+            })
+            .collect()
+    }
+
+    /// Log start and end of each partition; the end according to this reader's isolation.
+    pub fn bounds(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, (i64, i64)>, OffsetsError> {
+        let partitions: Vec<i32> = partitions.into_iter().collect();
+        let starts = self.at(topic, &partitions, Offset::Beginning)?;
+        let ends = self.at(topic, &partitions, Offset::End)?;
+        Ok(starts
+            .into_iter()
+            .filter_map(|(partition, start)| Some((partition, (start, *ends.get(&partition)?))))
+            .collect())
+    }
+
+    /// Log end of each partition, according to this reader's isolation.
+    pub fn ends(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, i64>, OffsetsError> {
+        self.at(topic, partitions, Offset::End)
+    }
+
+    /// One ListOffsets request for each leader, whatever the number of partitions. The protocol's special timestamps for
+    /// the start and the end are the same numbers as librdkafka's logical offsets.
+    fn at(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        place: Offset,
+    ) -> Result<BTreeMap<i32, i64>, OffsetsError> {
+        let what = "log start and end";
+        let list = listed(topic, partitions.iter().copied(), place)
+            .map_err(|error| failed(what, topic, error))?;
+        let list = self
+            .consumer
+            .offsets_for_times(list, ASK_TIMEOUT)
+            .map_err(|error| failed(what, topic, error))?;
+        list.elements()
+            .iter()
+            .map(|element| {
+                element
+                    .error()
+                    .map_err(|error| failed(what, topic, error))?;
+                match element.offset() {
+                    Offset::Offset(offset) => Ok((element.partition(), offset)),
+                    other => Err(failed(what, topic, format!("the brokers answered {other:?}"))),
+                }
+            })
+            .collect()
+    }
+
+    /// The client behind this reader, for admin requests.
+    pub(crate) fn client(
+        &self,
+    ) -> &rdkafka::client::Client<rdkafka::consumer::DefaultConsumerContext> {
+        self.consumer.client()
+    }
+}
+
+fn listed(
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+    offset: Offset,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition_offset(topic, partition, offset)?;
+    }
+    Ok(list)
+}
+
+fn failed(what: &'static str, subject: &str, reason: impl ToString) -> OffsetsError {
+    OffsetsError {
+        what,
+        subject: subject.to_owned(),
+        reason: reason.to_string(),
+    }
+}

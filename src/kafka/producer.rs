@@ -1,0 +1,438 @@
+//! The transactional producer: begin, send, commit or abort, and the rule that keeps a delayed EndTxn from ending the next
+//! transaction.
+
+use super::ffi;
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::util::Timeout;
+use rdkafka::{Statistics, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// `retry.backoff.ms`: a healthy commit stays well under it, and a hidden retry cannot come sooner than 0.8 of it.
+const RETRY_BACKOFF: Duration = Duration::from_millis(500);
+/// A commit or abort that took this long may hide a retried request whose first copy is still on its way.
+const SUSPICIOUS: Duration = Duration::from_millis(400);
+/// Largest record sent: a value of 4 MiB, its key, its headers and the growth of escapes.
+pub(crate) const MAX_RECORD_BYTES: usize = 10 * 1024 * 1024;
+/// One wait inside [`TransactionalProducer::flush`] and on a full queue.
+const FLUSH_STEP: Duration = Duration::from_millis(1);
+/// One wait for the coordinator in `init_transactions`, between looks at the stop flag.
+const INIT_STEP: Duration = Duration::from_secs(5);
+
+/// How to make a transactional producer.
+#[derive(Clone)]
+pub struct ProducerSettings {
+    /// Bootstrap servers and the user's own properties.
+    pub client: ClientConfig,
+    /// Also the member's `group.instance.id`.
+    pub transactional_id: String,
+    /// `transaction.timeout.ms`.
+    pub transaction_timeout: Duration,
+    /// Set when the process shall stop: waiting for a coordinator ends.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a failed call asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerError {
+    /// Abort the transaction and start over from the committed offsets.
+    #[error("the transaction must be aborted: {0}")]
+    Abort(String),
+    /// The producer is of no more use: a new one fences it, then the committed offsets are read again.
+    #[error("the producer must be replaced: {0}")]
+    Replace(String),
+    /// Nobody knows whether the commit happened: as [`Self::Replace`], and nothing is applied.
+    #[error("the outcome of the commit is unknown: {0}")]
+    UnknownOutcome(String),
+    /// The process is stopping.
+    #[error("stopped while waiting for the transaction coordinator")]
+    Stopped,
+}
+
+/// Proof that a transaction was committed. Only what a receipt covers may reach the store.
+#[derive(Debug)]
+#[must_use]
+pub struct Receipt {
+    /// Highest delivered offset + 1 of the tracked topic, by partition.
+    delivered: BTreeMap<i32, i64>,
+    /// How long `send_offsets` and the commit took.
+    took: Duration,
+}
+
+impl Receipt {
+    /// Position after the highest offset that the tracked topic's partition got in this transaction.
+    pub fn delivered(&self, partition: i32) -> Option<i64> {
+        self.delivered.get(&partition).copied()
+    }
+
+    /// Every tracked partition that got records, with the position after the highest.
+    pub fn delivered_all(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
+        self.delivered.iter().map(|(p, offset)| (*p, *offset))
+    }
+
+    /// How long `send_offsets` and the commit took.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+}
+
+/// A record to produce.
+pub struct Outgoing<'a> {
+    /// Topic name.
+    pub topic: &'a str,
+    /// Partition; `None` leaves it to the partitioner (murmur2 of the key, as Java does).
+    pub partition: Option<i32>,
+    /// Key; `None` is a null key.
+    pub key: Option<&'a [u8]>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Headers.
+    pub headers: Option<OwnedHeaders>,
+    /// Whether the [`Receipt`] tells the offset it got. One topic per producer.
+    pub tracked: bool,
+}
+
+/// What librdkafka tells about records and connections; filled inside `poll`.
+#[derive(Default)]
+struct Reports {
+    failed: AtomicBool,
+    first_failure: Mutex<Option<String>>,
+    delivered: Mutex<BTreeMap<i32, i64>>,
+    /// Time-outs, retries and disconnects that could leave a copy of a request on its way.
+    trouble: AtomicU64,
+    /// The counters of the last statistics, to see them grow.
+    counters: Mutex<Option<i64>>,
+}
+
+impl Reports {
+    fn fail(&self, why: String) {
+        self.first_failure.lock().get_or_insert(why);
+        self.failed.store(true, Ordering::Release);
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if matches!(facility, "REQTMOUT" | "FAIL") {
+            self.trouble.fetch_add(1, Ordering::Relaxed);
+        }
+        super::log_line(level, facility, text);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let sum = statistics
+            .brokers
+            .values()
+            .map(|broker| {
+                broker.txretries as i64
+                    + broker.req_timeouts as i64
+                    + broker.disconnects.unwrap_or_default()
+            })
+            .sum();
+        if self.counters.lock().replace(sum).is_some_and(|before| sum > before) {
+            self.trouble.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // A notice, not a failure: the calls themselves tell when something has to be done.
+        tracing::debug!(%error, reason, "producer notice");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    /// `tracked` is 0, or the partition + 1 of a record whose offset is wanted.
+    fn delivery(&self, result: &DeliveryResult<'_>, tracked: usize) {
+        match result {
+            Ok(record) if tracked > 0 => {
+                // A duplicate sequence is delivered without an offset: the position then stays, which is safe.
+                if record.offset() >= 0 {
+                    let next = record.offset() + 1;
+                    let mut delivered = self.delivered.lock();
+                    let position = delivered.entry(tracked as i32 - 1).or_insert(next);
+                    *position = next.max(*position);
+                }
+            }
+            Ok(_) => {}
+            Err((error, record)) => self.fail(format!("topic `{}`: {error}", record.topic())),
+        }
+    }
+}
+
+/// A producer with at most one open transaction.
+pub struct TransactionalProducer {
+    settings: ProducerSettings,
+    producer: Option<BaseProducer<Reports>>,
+    open: bool,
+    /// Why the producer is replaced before the next begin.
+    suspect: Option<String>,
+    replaced: u64,
+}
+
+impl TransactionalProducer {
+    /// Connects, fences every earlier producer of the same id and ends its open transaction.
+    pub fn start(settings: ProducerSettings) -> Result<Self, ProducerError> {
+        let mut this = Self {
+            settings,
+            producer: None,
+            open: false,
+            suspect: None,
+            replaced: 0,
+        };
+        this.replace()?;
+        Ok(this)
+    }
+
+    /// Whether a transaction is open.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// How often the producer was replaced since the start.
+    pub fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    /// Makes the next [`begin`](Self::begin) replace the producer.
+    pub fn suspect(&mut self, why: impl Into<String>) {
+        self.suspect.get_or_insert(why.into());
+    }
+
+    /// Opens a transaction, after replacing a producer that may have a request of the last one still on its way.
+    ///
+    /// IMPORTANT: the replacement comes before the begin. librdkafka retries EndTxn silently, and a first copy that is
+    /// stuck on its way would end the *next* transaction of the same epoch; `init_transactions` bumps the epoch, so the
+    /// broker refuses the stale copy.
+    pub fn begin(&mut self) -> Result<(), ProducerError> {
+        debug_assert!(!self.open, "one transaction at a time");
+        if let Some(why) = self.suspect.take() {
+            tracing::warn!(id = %self.settings.transactional_id, why, "replacing the producer before the next transaction");
+            self.replaced += 1;
+            self.replace()?;
+        }
+        let producer = self.producer()?;
+        let reports = producer.context();
+        reports.failed.store(false, Ordering::Release);
+        *reports.first_failure.lock() = None;
+        reports.delivered.lock().clear();
+        producer.begin_transaction().map_err(|error| classify(&error))?;
+        self.open = true;
+        Ok(())
+    }
+
+    /// Queues a record in the open transaction; waits while the queue is full.
+    pub fn send(&self, record: Outgoing<'_>) -> Result<(), ProducerError> {
+        let producer = self.producer()?;
+        let tracked = match record.partition {
+            Some(partition) if record.tracked => partition as usize + 1,
+            _ => 0,
+        };
+        let mut next = BaseRecord::with_opaque_to(record.topic, tracked);
+        next.partition = record.partition;
+        next.key = record.key;
+        next.payload = record.value;
+        next.headers = record.headers;
+        loop {
+            let Err((error, refused)) = producer.send::<[u8], [u8]>(next) else {
+                return Ok(());
+            };
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(ProducerError::Abort(format!("topic `{}`: {error}", record.topic)));
+            }
+            ffi::flush(producer.client(), FLUSH_STEP);
+            producer.poll(Duration::ZERO);
+            self.check_deliveries(producer)?;
+            next = refused;
+        }
+    }
+
+    /// Serves delivery reports without waiting.
+    pub fn poll(&self) {
+        if let Some(producer) = &self.producer {
+            producer.poll(Duration::ZERO);
+        }
+    }
+
+    /// Delivers everything, then commits it together with the offsets. On an error nothing may be applied; the error says
+    /// what to do.
+    pub fn commit(
+        &mut self,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> Result<Receipt, ProducerError> {
+        // Without a valid offset send_offsets succeeds silently and fences nobody.
+        debug_assert!(offsets.count() > 0, "a transaction carries at least one offset");
+        self.flush()?;
+        let producer = self.producer()?;
+        let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
+        let started = Instant::now();
+        retry(|| producer.send_offsets_to_transaction(offsets, group, Timeout::Never))
+            .map_err(|error| classify(&error))?;
+        let outcome = retry(|| producer.commit_transaction(Timeout::Never));
+        let took = started.elapsed();
+        // The log and the statistics arrive only inside poll: drain them before deciding.
+        producer.poll(Duration::ZERO);
+        let trouble = producer.context().trouble.load(Ordering::Relaxed) > trouble_before;
+        let delivered = std::mem::take(&mut *producer.context().delivered.lock());
+        self.open = false;
+        if let Err(error) = outcome {
+            // Any error here may hide a commit that happened, whatever its abort flag says.
+            self.suspect(format!("commit failed: {error}"));
+            return Err(ProducerError::UnknownOutcome(error.to_string()));
+        }
+        if took >= SUSPICIOUS || trouble {
+            self.suspect(format!(
+                "the commit took {} ms{}",
+                took.as_millis(),
+                if trouble { " with a time-out, retry or disconnect" } else { "" }
+            ));
+        }
+        Ok(Receipt { delivered, took })
+    }
+
+    /// Aborts the open transaction, if there is one. What cannot be aborted cleanly is left to the replacement.
+    pub fn abort(&mut self) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let Some(producer) = &self.producer else {
+            return;
+        };
+        // Without the purge and the drain an abort hangs until its timeout.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        while producer.in_flight_count() > 0 {
+            ffi::flush(producer.client(), FLUSH_STEP);
+            producer.poll(Duration::ZERO);
+        }
+        let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
+        let started = Instant::now();
+        let outcome = retry(|| producer.abort_transaction(Timeout::Never));
+        producer.poll(Duration::ZERO);
+        let trouble = producer.context().trouble.load(Ordering::Relaxed) > trouble_before;
+        let took = started.elapsed();
+        if let Err(error) = outcome {
+            self.suspect(format!("abort failed: {error}"));
+        } else if took >= SUSPICIOUS || trouble {
+            self.suspect(format!("the abort took {} ms", took.as_millis()));
+        }
+    }
+
+    /// Waits until every queued record was delivered.
+    fn flush(&self) -> Result<(), ProducerError> {
+        let producer = self.producer()?;
+        loop {
+            producer.poll(Duration::ZERO);
+            self.check_deliveries(producer)?;
+            if producer.in_flight_count() == 0 {
+                return Ok(());
+            }
+            ffi::flush(producer.client(), FLUSH_STEP);
+        }
+    }
+
+    fn check_deliveries(&self, producer: &BaseProducer<Reports>) -> Result<(), ProducerError> {
+        let reports = producer.context();
+        if !reports.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let why = reports.first_failure.lock().clone().unwrap_or_default();
+        Err(match producer.client().fatal_error() {
+            Some((code, text)) => ProducerError::Replace(format!("{code}: {text} ({why})")),
+            None => ProducerError::Abort(why),
+        })
+    }
+
+    fn producer(&self) -> Result<&BaseProducer<Reports>, ProducerError> {
+        self.producer
+            .as_ref()
+            .ok_or_else(|| ProducerError::Replace("there is no producer".to_owned()))
+    }
+
+    /// Destroys the producer, makes a new one and initialises its transactions, which bumps the epoch of the id.
+    pub fn replace(&mut self) -> Result<(), ProducerError> {
+        self.open = false;
+        self.suspect = None;
+        self.producer = None;
+        let producer: BaseProducer<Reports> = self
+            .client_config()
+            .create_with_context(Reports::default())
+            .map_err(|error| ProducerError::Replace(error.to_string()))?;
+        loop {
+            match producer.init_transactions(INIT_STEP) {
+                Ok(()) => break,
+                Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                    producer.poll(Duration::ZERO);
+                    if self.settings.stop.load(Ordering::Relaxed) {
+                        return Err(ProducerError::Stopped);
+                    }
+                }
+                Err(error) => {
+                    self.suspect(format!("init_transactions failed: {error}"));
+                    return Err(ProducerError::Replace(error.to_string()));
+                }
+            }
+        }
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        let mut config = self.settings.client.clone();
+        config
+            .set("transactional.id", &self.settings.transactional_id)
+            .set(
+                "transaction.timeout.ms",
+                self.settings.transaction_timeout.as_millis().to_string(),
+            )
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
+            .set("retry.backoff.max.ms", "1000")
+            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
+            .set("partitioner", "murmur2_random")
+            .set("statistics.interval.ms", "1000")
+            .set_log_level(RDKafkaLogLevel::Info);
+        for (key, value) in [
+            ("linger.ms", "20"),
+            ("queue.buffering.max.messages", "500000"),
+            ("queue.buffering.max.kbytes", "262144"),
+        ] {
+            if config.get(key).is_none() {
+                config.set(key, value);
+            }
+        }
+        config
+    }
+}
+
+/// Calls again while the error is retriable: the call itself resumes, nothing is skipped.
+fn retry(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                tracing::debug!(%error, "transaction call is retried");
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// What an error of begin or `send_offsets` asks for. An error of the commit never comes here.
+fn classify(error: &KafkaError) -> ProducerError {
+    match error {
+        KafkaError::Transaction(inner) if inner.txn_requires_abort() && !inner.is_fatal() => {
+            ProducerError::Abort(inner.to_string())
+        }
+        other => ProducerError::Replace(other.to_string()),
+    }
+}
