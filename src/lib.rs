@@ -2,4 +2,5 @@
 
 pub mod codec;
 pub mod domain;
+pub mod http;
 pub mod recent;

@@ -120,7 +120,8 @@ impl Batch {
         mut dropped: impl FnMut(i32, Timestamp),
         writes: &mut WriteSet,
     ) {
-        self.partitions.sort_unstable_by_key(|reached| reached.partition);
+        self.partitions
+            .sort_unstable_by_key(|reached| reached.partition);
         // Within a key the later offset comes last, and the last write wins.
         self.rows
             .sort_unstable_by_key(|row| (row.partition, row.event_ts, row.event_id, row.offset));

@@ -215,9 +215,10 @@ impl Follower {
     fn read(&mut self) -> Result<(), RecentError> {
         let keep_from_ms = keep_from(self.retention);
         let begun = Instant::now();
-        let mut wait = POLL.min(self.batch_since.map_or(POLL, |since| {
-            LINGER.saturating_sub(since.elapsed())
-        }));
+        let mut wait = POLL.min(
+            self.batch_since
+                .map_or(POLL, |since| LINGER.saturating_sub(since.elapsed())),
+        );
         while let Some(message) = match self.log.poll(wait) {
             Ok(message) => message,
             Err(LogError::OutOfRange) => {
@@ -257,7 +258,11 @@ impl Follower {
         }
         let mut raised = Vec::new();
         self.batch.stage(
-            |of| self.partitions.get(&of).map_or_else(Known::default, |f| f.known),
+            |of| {
+                self.partitions
+                    .get(&of)
+                    .map_or_else(Known::default, |f| f.known)
+            },
             |of, event_ts| raised.push((of, event_ts)),
             &mut self.writes,
         );
@@ -303,7 +308,11 @@ impl Follower {
             partitions.insert(of, followed);
         }
         self.partitions = partitions;
-        let starts = self.partitions.iter().map(|(of, f)| (*of, f.next)).collect();
+        let starts = self
+            .partitions
+            .iter()
+            .map(|(of, f)| (*of, f.next))
+            .collect();
         self.log.assign(&starts)?;
         self.version = wanted.version;
         self.assigned = true;
@@ -445,15 +454,24 @@ impl Follower {
         status.ready = ready;
         status.as_of_ms = self.as_of_ms;
         status.lag = lag;
-        status.dropped_up_to = self.partitions.values().filter_map(|f| f.known.dropped).max();
+        status.dropped_up_to = self
+            .partitions
+            .values()
+            .filter_map(|f| f.known.dropped)
+            .max();
         status.unreadable = self.batch.unreadable();
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this thread is an edge: time enters here")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread is an edge: time enters here"
+)]
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }
 
 fn keep_from(retention: Duration) -> i64 {

@@ -52,9 +52,7 @@ impl Log {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error");
         Ok(Self {
-            consumer: config
-                .create()
-                .map_err(LogError::of("make a consumer"))?,
+            consumer: config.create().map_err(LogError::of("make a consumer"))?,
             topic: topic.to_owned(),
         })
     }

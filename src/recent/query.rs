@@ -200,7 +200,10 @@ impl<'s> Merge<'s> {
                 continue;
             }
             self.given = Some((key, source));
-            let json = self.sources.get(source).map(|source| source.json.as_slice());
+            let json = self
+                .sources
+                .get(source)
+                .map(|source| source.json.as_slice());
             return Ok(json.map(|json| (key, json)));
         }
         self.given = None;

@@ -83,7 +83,10 @@ fn drop_events(
             keys::event_value(value).map(|(offset, _)| offset)
         })?;
         // Published again since: a later chunk has it.
-        if offset.flatten().is_some_and(|offset| offset > chunk.last_offset) {
+        if offset
+            .flatten()
+            .is_some_and(|offset| offset > chunk.last_offset)
+        {
             continue;
         }
         highest = highest.max(Some(event_ts));
