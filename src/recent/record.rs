@@ -23,7 +23,7 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Walks the fields in their fixed order. `None` when the bytes are no enriched event.
     pub fn read(json: &'a [u8]) -> Option<Self> {
-        let rest = json.strip_prefix(b"{\"event_id\":\"")?;
+        let rest = json.strip_suffix(b"}")?.strip_prefix(b"{\"event_id\":\"")?;
         let (event_id, rest) = text(rest)?;
         let (content_id, rest) = uuid(rest.strip_prefix(b",\"content_id\":")?)?;
         let (_, rest) = uuid(rest.strip_prefix(b",\"user_id\":")?)?;
