@@ -2,15 +2,21 @@
 
 mod changelog;
 mod ffi;
+mod headers;
 mod member;
 mod offsets;
 mod producer;
+mod resume;
 pub mod topics;
+mod transactor;
 
 pub use changelog::{ChangelogError, ChangelogReader};
 pub use ffi::{DescribeError, TopicId};
+pub use headers::{DeadLetterSource, EnrichedSource, dead_letter_headers, enriched_headers};
 pub use member::{Changes, Member, MemberError, MemberSettings};
 pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
+pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
+pub use transactor::{Transactor, TransactorError};
 pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
 
 pub(crate) use ffi::topic_ids;

@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 /// A commit or abort that took this long may hide a retried request whose first copy is still on its way.
 const SUSPICIOUS: Duration = Duration::from_millis(400);
-/// Largest record sent: a value of 4 MiB, its key, its headers and the growth of escapes.
-pub(crate) const MAX_RECORD_BYTES: usize = 10 * 1024 * 1024;
 /// One wait inside [`TransactionalProducer::flush`] and on a full queue.
 const FLUSH_STEP: Duration = Duration::from_millis(1);
 /// One wait for the coordinator in `init_transactions`, between looks at the stop flag.
@@ -36,6 +34,8 @@ pub struct ProducerSettings {
     pub transactional_id: String,
     /// `transaction.timeout.ms`.
     pub transaction_timeout: Duration,
+    /// Largest record that must fit.
+    pub max_record_bytes: u64,
     /// Set when the process shall stop: waiting for a coordinator ends.
     pub stop: Arc<AtomicBool>,
 }
@@ -176,7 +176,6 @@ pub struct TransactionalProducer {
     open: bool,
     /// Why the producer is replaced before the next begin.
     suspect: Option<String>,
-    replaced: u64,
 }
 
 impl TransactionalProducer {
@@ -187,7 +186,6 @@ impl TransactionalProducer {
             producer: None,
             open: false,
             suspect: None,
-            replaced: 0,
         };
         this.replace()?;
         Ok(this)
@@ -198,13 +196,12 @@ impl TransactionalProducer {
         self.open
     }
 
-    /// How often the producer was replaced since the start.
-    pub fn replaced(&self) -> u64 {
-        self.replaced
+    /// Whether the producer will be replaced before the next begin.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.is_some()
     }
 
-    /// Makes the next [`begin`](Self::begin) replace the producer.
-    pub fn suspect(&mut self, why: impl Into<String>) {
+    fn suspect(&mut self, why: impl Into<String>) {
         self.suspect.get_or_insert(why.into());
     }
 
@@ -217,7 +214,6 @@ impl TransactionalProducer {
         debug_assert!(!self.open, "one transaction at a time");
         if let Some(why) = self.suspect.take() {
             tracing::warn!(id = %self.settings.transactional_id, why, "replacing the producer before the next transaction");
-            self.replaced += 1;
             self.replace()?;
         }
         let producer = self.producer()?;
@@ -398,7 +394,7 @@ impl TransactionalProducer {
             .set("acks", "all")
             .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
             .set("retry.backoff.max.ms", "1000")
-            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
+            .set("message.max.bytes", self.settings.max_record_bytes.to_string())
             .set("partitioner", "murmur2_random")
             .set("statistics.interval.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Info);

@@ -1,0 +1,427 @@
+//! The materializer: validates `content.raw` and writes the normalised rows to `content.changelog`, bad rows to the dead
+//! letters, and its offsets, in one transaction.
+
+use super::replica::ReplicaPositions;
+use super::table::{ContentTable, ContentTableError};
+use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
+use crate::domain::{ContentId, ContentRow};
+use crate::kafka::{
+    DeadLetterSource, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError, Outgoing,
+    ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
+};
+use crate::metrics::Metrics;
+use foldhash::HashMap;
+use rdkafka::ClientConfig;
+use rdkafka::message::Message;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Records in one transaction.
+const TRANSACTION_RECORDS: usize = 5_000;
+/// One wait for a record.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What the materializer needs.
+#[derive(Clone)]
+pub struct MaterializerSettings {
+    /// Bootstrap servers and the user's own properties.
+    pub client: ClientConfig,
+    /// Group membership.
+    pub member: MemberSettings,
+    /// Transactions.
+    pub producer: ProducerSettings,
+    /// `content.changelog`.
+    pub changelog_topic: String,
+    /// Its number of partitions.
+    pub changelog_partitions: i32,
+    /// The dead letters.
+    pub dlq_topic: String,
+    /// How `publish_ts` is written.
+    pub time: TimeMode,
+    /// How long a transaction stays open.
+    pub commit_interval: Duration,
+}
+
+/// Why the materializer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterializerError {
+    /// The consumer or the producer.
+    #[error(transparent)]
+    Transactor(#[from] TransactorError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] ContentTableError),
+    /// Committed offsets.
+    #[error(transparent)]
+    Offsets(#[from] OffsetsError),
+    /// The input lost records.
+    #[error(
+        "partition {partition} of `{topic}` begins at {start}, but it was processed up to {committed} only: rows are \
+         lost. Have the connector take a new snapshot, then reset the group's offset of this partition to {start}"
+    )]
+    InputTruncated {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: i32,
+        /// Log start.
+        start: i64,
+        /// Committed position.
+        committed: i64,
+    },
+}
+
+impl From<MemberError> for MaterializerError {
+    fn from(error: MemberError) -> Self {
+        Self::Transactor(error.into())
+    }
+}
+
+impl From<ProducerError> for MaterializerError {
+    fn from(error: ProducerError) -> Self {
+        Self::Transactor(error.into())
+    }
+}
+
+/// An owned partition that is past its gate.
+struct Active {
+    /// Next offset to read.
+    position: i64,
+    /// What the group has committed.
+    committed: Option<i64>,
+}
+
+/// Rows that this process wrote and its own replica may not show yet.
+#[derive(Default)]
+struct Unreplicated {
+    rows: HashMap<ContentId, (Option<ContentRow>, u64)>,
+    /// Transactions whose rows are still here, with the changelog ends that cover them.
+    ends: VecDeque<(u64, BTreeMap<i32, i64>)>,
+    transaction: u64,
+}
+
+/// One thread: a member of the materializer's group with one transactional producer.
+pub struct Materializer<'a> {
+    settings: MaterializerSettings,
+    transactor: Transactor,
+    committed: OffsetReader,
+    ends: OffsetReader,
+    table: &'a ContentTable,
+    replica: &'a ReplicaPositions,
+    metrics: &'a Metrics,
+    active: BTreeMap<i32, Active>,
+    /// Partitions that wait until the replica shows all rows written so far, by this process or another; with the
+    /// changelog's ends once they are known.
+    gated: Vec<i32>,
+    gate: Option<BTreeMap<i32, i64>>,
+    unreplicated: Unreplicated,
+    buffer: Vec<u8>,
+    records: u64,
+    opened: Option<Instant>,
+}
+
+impl<'a> Materializer<'a> {
+    /// Fences predecessors and joins the group.
+    pub fn start(
+        settings: MaterializerSettings,
+        table: &'a ContentTable,
+        replica: &'a ReplicaPositions,
+        metrics: &'a Metrics,
+    ) -> Result<Self, MaterializerError> {
+        let group = &settings.member.group;
+        let committed = OffsetReader::new(&settings.client, group, Isolation::Committed)?;
+        let ends = OffsetReader::new(&settings.client, group, Isolation::Uncommitted)?;
+        let transactor = Transactor::start(settings.producer.clone(), settings.member.clone(), metrics.clone())?;
+        Ok(Self {
+            settings,
+            transactor,
+            committed,
+            ends,
+            table,
+            replica,
+            metrics,
+            active: BTreeMap::new(),
+            gated: Vec::new(),
+            gate: None,
+            unreplicated: Unreplicated::default(),
+            buffer: Vec::new(),
+            records: 0,
+            opened: None,
+        })
+    }
+
+    /// Runs until `stop` is set; then commits what is open.
+    pub fn run(mut self, stop: &AtomicBool, beat: impl Fn()) -> Result<(), MaterializerError> {
+        let mut looked = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            beat();
+            let outcome = self.step(&mut looked);
+            self.recover(outcome)?;
+        }
+        let outcome = if self.opened.is_some() { self.commit() } else { Ok(()) };
+        self.recover(outcome)
+    }
+
+    /// One round: a rebalance's consequences, the gate, records, a commit that is due.
+    fn step(&mut self, looked: &mut Instant) -> Result<(), MaterializerError> {
+        if let Some(changes) = self.transactor.changes() {
+            for partition in &changes.revoked {
+                self.active.remove(partition);
+            }
+            self.gated.retain(|partition| !changes.revoked.contains(partition));
+            let mut partitions = changes.assigned;
+            if changes.aborted {
+                self.forget_open();
+                partitions.extend(std::mem::take(&mut self.active).into_keys());
+            }
+            self.close_gate(partitions)?;
+        }
+        self.open_gate()?;
+        self.unreplicated.prune(self.replica);
+        let mut wait = POLL;
+        let deadline = Instant::now() + self.settings.commit_interval;
+        while (self.records as usize) < TRANSACTION_RECORDS && Instant::now() < deadline {
+            if !self.poll(wait)? {
+                break;
+            }
+            wait = Duration::ZERO;
+        }
+        let due = self.opened.is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
+        if due || self.records as usize >= TRANSACTION_RECORDS {
+            return self.commit();
+        }
+        // Markers move the position without a record, and the watermark waits for committed positions.
+        if self.opened.is_none() && looked.elapsed() >= self.settings.commit_interval {
+            *looked = Instant::now();
+            self.follow_markers();
+            if self.active.values().any(|active| active.committed != Some(active.position)) {
+                return self.commit();
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles one record; false when none came.
+    fn poll(&mut self, wait: Duration) -> Result<bool, MaterializerError> {
+        let transactor = &self.transactor;
+        let Some(record) = transactor.poll(wait)? else {
+            return Ok(false);
+        };
+        let Some(active) = self.active.get_mut(&record.partition()) else {
+            return Ok(true);
+        };
+        active.position = record.offset() + 1;
+        let change = decode_content(record.key(), record.payload(), self.settings.time);
+        let outgoing = match change {
+            Ok(ContentChange::Upsert(patch)) => {
+                let id = patch.id;
+                let row = resolve(patch, &self.unreplicated, self.table, self.metrics)?;
+                self.buffer.clear();
+                encode_content(&row, &mut self.buffer);
+                self.unreplicated.wrote(id, Some(row));
+                self.metrics.content.upserted.inc();
+                transactor.send([Outgoing {
+                    topic: &self.settings.changelog_topic,
+                    partition: None,
+                    key: Some(&id.text()),
+                    value: Some(&self.buffer),
+                    headers: None,
+                    tracked: false,
+                }])
+            }
+            Ok(ContentChange::Delete(id)) => {
+                self.unreplicated.wrote(id, None);
+                self.metrics.content.deleted.inc();
+                transactor.send([Outgoing {
+                    topic: &self.settings.changelog_topic,
+                    partition: None,
+                    key: Some(&id.text()),
+                    value: None,
+                    headers: None,
+                    tracked: false,
+                }])
+            }
+            Err(why) => {
+                let source = DeadLetterSource {
+                    stage: "materializer",
+                    topic: &self.settings.member.topic,
+                    partition: record.partition(),
+                    offset: record.offset(),
+                    timestamp_ms: record.timestamp().to_millis(),
+                };
+                self.metrics.content.dead_letter.inc();
+                transactor.send([Outgoing {
+                    topic: &self.settings.dlq_topic,
+                    partition: None,
+                    key: record.key(),
+                    value: record.payload(),
+                    headers: Some(dead_letter_headers(&why, &source)),
+                    tracked: false,
+                }])
+            }
+        };
+        self.records += 1;
+        self.opened.get_or_insert_with(Instant::now);
+        outgoing?;
+        Ok(true)
+    }
+
+    fn commit(&mut self) -> Result<(), MaterializerError> {
+        let positions: Vec<_> = self
+            .active
+            .iter()
+            .map(|(partition, active)| (*partition, active.position, String::new()))
+            .collect();
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let _ = self.transactor.commit(positions)?;
+        for active in self.active.values_mut() {
+            active.committed = Some(active.position);
+        }
+        if self.records > 0 {
+            self.records = 0;
+            self.opened = None;
+            let ends = self.changelog_ends()?;
+            self.unreplicated.committed(ends);
+        }
+        Ok(())
+    }
+
+    /// Takes positions that only markers moved, and the starting offset where nothing came yet.
+    fn follow_markers(&mut self) {
+        for (partition, active) in &mut self.active {
+            if let Some(position) = self.transactor.member().position(*partition) {
+                active.position = active.position.max(position);
+            }
+        }
+    }
+
+    /// Puts partitions behind the gate: they are read once the replica shows every row written so far.
+    fn close_gate(&mut self, partitions: Vec<i32>) -> Result<(), MaterializerError> {
+        for partition in &partitions {
+            self.transactor.member().pause(*partition)?;
+        }
+        self.gated.extend(partitions);
+        self.gate = None;
+        Ok(())
+    }
+
+    /// Begins to read the gated partitions where the group's commit says, if the replica is there.
+    fn open_gate(&mut self) -> Result<(), MaterializerError> {
+        if self.gated.is_empty() {
+            return Ok(());
+        }
+        let gate = match self.gate.take() {
+            Some(gate) => gate,
+            None => self.changelog_ends()?,
+        };
+        if !self.replica.reached(&gate) {
+            self.gate = Some(gate);
+            return Ok(());
+        }
+        let topic = &self.settings.member.topic;
+        let committed = self.committed.committed(topic, self.gated.iter().copied())?;
+        let bounds = self.committed.bounds(topic, self.gated.iter().copied())?;
+        for (partition, committed) in committed {
+            let start = bounds.get(&partition).map_or(0, |(start, _)| *start);
+            let position = committed.offset.unwrap_or(start);
+            if position < start {
+                return Err(MaterializerError::InputTruncated {
+                    topic: topic.clone(),
+                    partition,
+                    start,
+                    committed: position,
+                });
+            }
+            self.transactor.member().resume_at(partition, position)?;
+            let committed = committed.offset;
+            self.active.insert(partition, Active { position, committed });
+        }
+        self.gated.clear();
+        Ok(())
+    }
+
+    fn changelog_ends(&self) -> Result<BTreeMap<i32, i64>, OffsetsError> {
+        let partitions: Vec<i32> = (0..self.settings.changelog_partitions).collect();
+        self.ends.ends(&self.settings.changelog_topic, &partitions)
+    }
+
+    /// The one way back after a failed call: no transaction is open, and everything owned goes through the gate again.
+    fn recover(&mut self, outcome: Result<(), MaterializerError>) -> Result<(), MaterializerError> {
+        match outcome {
+            Err(MaterializerError::Transactor(TransactorError::Producer(failure))) => {
+                tracing::warn!(%failure, "the materializer starts over from what was committed");
+                self.forget_open();
+                let partitions = std::mem::take(&mut self.active).into_keys().collect();
+                match self.transactor.recover(&failure) {
+                    Err(ProducerError::Stopped) => return Ok(()),
+                    outcome => outcome?,
+                }
+                self.close_gate(partitions)
+            }
+            Err(MaterializerError::Offsets(error)) => {
+                // The brokers did not answer; nothing is lost by asking again in the next round.
+                tracing::debug!(%error, "the materializer asks again");
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn forget_open(&mut self) {
+        self.unreplicated = Unreplicated::default();
+        self.records = 0;
+        self.opened = None;
+    }
+}
+
+/// Fills what the row does not carry (an unchanged TOAST column) from the row before it.
+fn resolve(
+    patch: ContentPatch,
+    unreplicated: &Unreplicated,
+    table: &ContentTable,
+    metrics: &Metrics,
+) -> Result<ContentRow, ContentTableError> {
+    let prior = if patch.needs_prior() {
+        match unreplicated.rows.get(&patch.id) {
+            Some((row, _)) => row.clone(),
+            None => table.row(patch.id)?.map(|stored| stored.row),
+        }
+    } else {
+        None
+    };
+    let infinite = patch.infinite_publish_ts;
+    let (row, resolution) = patch.resolve(prior.as_ref());
+    metrics.unavailable.kept.inc_by(u64::from(resolution.kept));
+    metrics.unavailable.null.inc_by(u64::from(resolution.lost));
+    metrics.infinite_publish_ts.inc_by(u64::from(infinite));
+    Ok(row)
+}
+
+impl Unreplicated {
+    fn wrote(&mut self, id: ContentId, row: Option<ContentRow>) {
+        self.rows.insert(id, (row, self.transaction));
+    }
+
+    fn committed(&mut self, ends: BTreeMap<i32, i64>) {
+        self.ends.push_back((self.transaction, ends));
+        self.transaction += 1;
+    }
+
+    /// Drops what the replica shows by now.
+    fn prune(&mut self, replica: &ReplicaPositions) {
+        let mut shown = None;
+        while let Some((transaction, ends)) = self.ends.front() {
+            if !replica.reached(ends) {
+                break;
+            }
+            shown = Some(*transaction);
+            self.ends.pop_front();
+        }
+        if let Some(shown) = shown {
+            self.rows.retain(|_, (_, transaction)| *transaction > shown);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A consumer-producer: a group member and the transactional producer that commits what the member read.
+
+use super::member::{Changes, Member, MemberError, MemberSettings};
+use super::producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
+use crate::metrics::Metrics;
+use parking_lot::Mutex;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a consumer-producer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactorError {
+    /// The consumer.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// The producer.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+}
+
+/// One thread's transactions. The lock is never held across a poll of the consumer, whose callbacks take it.
+pub struct Transactor {
+    member: Member,
+    producer: Arc<Mutex<TransactionalProducer>>,
+    topic: String,
+    metrics: Metrics,
+}
+
+impl Transactor {
+    /// Fences predecessors, then joins the group.
+    pub fn start(
+        producer: ProducerSettings,
+        member: MemberSettings,
+        metrics: Metrics,
+    ) -> Result<Self, TransactorError> {
+        let topic = member.topic.clone();
+        let producer = Arc::new(Mutex::new(TransactionalProducer::start(producer)?));
+        let member = Member::join(member, Arc::clone(&producer))?;
+        Ok(Self {
+            member,
+            producer,
+            topic,
+            metrics,
+        })
+    }
+
+    /// The group member.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// The next record of the member; serves delivery reports on the way.
+    pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, MemberError> {
+        self.member.poll(timeout)
+    }
+
+    /// What rebalances changed since the last call.
+    pub fn changes(&self) -> Option<Changes> {
+        self.member.changes()
+    }
+
+    /// Queues records in the open transaction, opening one if there is none.
+    pub fn send<'a>(
+        &self,
+        records: impl IntoIterator<Item = Outgoing<'a>>,
+    ) -> Result<(), ProducerError> {
+        let mut producer = self.producer.lock();
+        if !producer.is_open() {
+            producer.begin()?;
+        }
+        for record in records {
+            producer.send(record)?;
+        }
+        producer.poll();
+        Ok(())
+    }
+
+    /// Commits the open transaction, or an empty one, with `(partition, position, metadata)` of what was read.
+    pub fn commit(
+        &self,
+        positions: impl IntoIterator<Item = (i32, i64, String)>,
+    ) -> Result<Receipt, ProducerError> {
+        let mut offsets = TopicPartitionList::new();
+        for (partition, position, metadata) in positions {
+            let mut element = offsets.add_partition(&self.topic, partition);
+            element
+                .set_offset(Offset::Offset(position))
+                .map_err(|error| ProducerError::Abort(error.to_string()))?;
+            element.set_metadata(metadata);
+        }
+        let group = self
+            .member
+            .group()
+            .ok_or_else(|| ProducerError::Abort("not in the group yet".to_owned()))?;
+        let mut producer = self.producer.lock();
+        if !producer.is_open() {
+            producer.begin()?;
+        }
+        let receipt = producer.commit(&offsets, &group)?;
+        if producer.is_suspect() {
+            self.metrics.producers_replaced.hidden_retry.inc();
+        }
+        self.metrics.transactions.committed.inc();
+        self.metrics
+            .commit_seconds
+            .observe(receipt.took().as_secs_f64());
+        Ok(receipt)
+    }
+
+    /// Does what a failed call asked for. After it no transaction is open, and what was committed has to be read again.
+    pub fn recover(&self, failure: &ProducerError) -> Result<(), ProducerError> {
+        let mut producer = self.producer.lock();
+        producer.abort();
+        match failure {
+            ProducerError::Stopped => return Err(ProducerError::Stopped),
+            ProducerError::Abort(_) => {
+                self.metrics.transactions.aborted.inc();
+                // An abort that did not go through leaves its transaction to the fence of the replacement.
+                if !producer.is_suspect() {
+                    return Ok(());
+                }
+                self.metrics.producers_replaced.hidden_retry.inc();
+            }
+            ProducerError::Replace(_) => {
+                self.metrics.transactions.aborted.inc();
+                self.metrics.producers_replaced.fatal.inc();
+            }
+            ProducerError::UnknownOutcome(_) => {
+                self.metrics.transactions.unknown.inc();
+                self.metrics.producers_replaced.unknown_outcome.inc();
+            }
+        }
+        producer.replace()
+    }
+}

@@ -1,0 +1,524 @@
+//! The running process: its parts are started in the order of the data's flow, watched, and stopped together.
+
+mod barrier;
+mod lease;
+mod ownership;
+mod restorer;
+mod view;
+mod worker;
+
+pub use barrier::BarrierError;
+pub use worker::WorkerError;
+
+use crate::codec::EventRules;
+use crate::config::{Config, Role};
+use crate::content::{
+    ContentTable, ContentWatermark, Materializer, MaterializerError, MaterializerSettings, Replica,
+    ReplicaError, ReplicaPositions, ReplicaSettings, WatermarkSettings,
+};
+use crate::enricher::Rules;
+use crate::http::{Api, Health};
+use crate::kafka::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES, Topics};
+use crate::kafka::{
+    DescribeError, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError,
+    ProducerError, ProducerSettings, TopicId, Transactor, TransactorError, topic_ids,
+};
+use crate::metrics::Metrics;
+use crate::recent::{Recent, RecentError, RecentSettings};
+use barrier::{BarrierSettings, Surroundings};
+use lease::Leases;
+use ownership::Ownership;
+use restorer::Restorer;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use thmanyah_state::{Options, Store};
+use tokio_util::sync::CancellationToken;
+use view::StoreView;
+use worker::{Worker, WorkerParts, WorkerSettings};
+
+/// How long the brokers may take to describe the topics.
+const DESCRIBE: Duration = Duration::from_secs(30);
+
+/// Why the process ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] thmanyah_state::Error),
+    /// The topics' ids.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// Offsets.
+    #[error(transparent)]
+    Offsets(#[from] OffsetsError),
+    /// A worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The materializer.
+    #[error("materializer: {0}")]
+    Materializer(#[from] MaterializerError),
+    /// The content replica.
+    #[error("content replica: {0}")]
+    Replica(#[from] ReplicaError),
+    /// The follower of the enriched topic.
+    #[error("recent events: {0}")]
+    Recent(#[from] RecentError),
+    /// The HTTP listener.
+    #[error("cannot listen on {listen}: {reason}; choose another --listen")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The system refused something else.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A thread panicked; its message was logged.
+    #[error("the thread `{0}` panicked")]
+    Panicked(String),
+}
+
+impl RunError {
+    /// Whether a successor took this instance's place.
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self,
+            Self::Worker(WorkerError::Transactor(TransactorError::Member(
+                MemberError::Fenced(_)
+            ))) | Self::Materializer(MaterializerError::Transactor(TransactorError::Member(
+                MemberError::Fenced(_)
+            )))
+        )
+    }
+
+    /// A stop while something was waited for is an orderly end.
+    fn is_stop(&self) -> bool {
+        matches!(
+            self,
+            Self::Worker(WorkerError::Transactor(TransactorError::Producer(
+                ProducerError::Stopped
+            ))) | Self::Materializer(MaterializerError::Transactor(TransactorError::Producer(
+                ProducerError::Stopped
+            ))) | Self::Worker(WorkerError::Barrier(BarrierError::CalledOff))
+        )
+    }
+}
+
+/// The wall clock, in milliseconds since the epoch.
+#[allow(clippy::disallowed_methods)]
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
+
+/// What the parts of the process share.
+struct Process {
+    config: Arc<Config>,
+    topics: Topics,
+    ids: BTreeMap<String, TopicId>,
+    cluster: String,
+    store: Store,
+    table: ContentTable,
+    watermark: ContentWatermark,
+    metrics: Metrics,
+    health: Arc<Health>,
+    stop: Arc<AtomicBool>,
+    asked: CancellationToken,
+    threads: Vec<(String, JoinHandle<Result<(), RunError>>)>,
+}
+
+/// Runs until `asked` is cancelled or a part fails.
+pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(), RunError> {
+    let listener = std::net::TcpListener::bind(config.listen).map_err(|reason| RunError::Listen {
+        listen: config.listen,
+        reason,
+    })?;
+    let options = Options {
+        wal_bytes: config.store.wal_bytes.0,
+        memtable_bytes: config.store.memtable_bytes.0 as usize,
+        ..Options::for_memory(config.store.memory_bytes())
+    };
+    let store = Store::open(&config.state_dir, &options)?;
+    let table = ContentTable::new(store.clone(), config.content.cache_rows);
+    let reader = OffsetReader::new(
+        &config.kafka.client(),
+        &enricher_group(&config),
+        Isolation::Committed,
+    )?;
+    let names = &config.topics;
+    let owned = [&names.content_changelog, &names.pending, &names.enriched];
+    let owned: Vec<&str> = owned.iter().map(|name| name.as_str()).collect();
+    let ids = topic_ids(reader.client(), &owned, DESCRIBE)?;
+    let cluster = reader.client().fetch_cluster_id(DESCRIBE).unwrap_or_default();
+    drop(reader);
+    let process = Process {
+        config: Arc::new(config),
+        topics,
+        ids,
+        cluster,
+        store,
+        table,
+        watermark: ContentWatermark::default(),
+        metrics: Metrics::new(),
+        health: Arc::new(Health::new()),
+        stop: Arc::new(AtomicBool::new(false)),
+        asked,
+        threads: Vec::new(),
+    };
+    process.start_and_watch(listener)
+}
+
+impl Process {
+    fn start_and_watch(mut self, listener: std::net::TcpListener) -> Result<(), RunError> {
+        let settings = ReplicaSettings {
+            client: self.config.kafka.client(),
+            topic: self.config.topics.content_changelog.to_string(),
+            topic_id: self.id(&self.config.topics.content_changelog),
+            partitions: self.topics.content_changelog_partitions,
+        };
+        let mut replica = Replica::new(settings, self.store.clone(), self.table.clone());
+        let positions = replica.positions();
+        let recent = self.recent()?;
+        let mut outcome = Ok(());
+        if self.config.roles.has(Role::Enricher) {
+            outcome = self.start_workers(&mut replica, &positions, recent.as_ref());
+        }
+        self.start_replica(replica);
+        if self.config.roles.has(Role::Materializer) {
+            self.start_materializer(&positions);
+        }
+        self.start_watermark(&positions);
+        let served = self.serve(listener, recent.clone());
+        let watched = outcome.and(served).and_then(|server| {
+            self.watch();
+            Ok(server)
+        });
+        self.stop_all(watched, recent)
+    }
+
+    fn id(&self, topic: &str) -> TopicId {
+        self.ids.get(topic).copied().unwrap_or_default()
+    }
+
+    fn recent(&self) -> Result<Option<Recent>, RunError> {
+        let config = &self.config;
+        if !config.recent.enabled {
+            return Ok(None);
+        }
+        let settings = RecentSettings {
+            client: config.kafka.client(),
+            topic: config.topics.enriched.to_string(),
+            retention: config.recent.retention,
+        };
+        Ok(Some(Recent::start(settings, self.store.clone(), self.metrics.clone())?))
+    }
+
+    fn start_workers(
+        &mut self,
+        replica: &mut Replica,
+        positions: &ReplicaPositions,
+        recent: Option<&Recent>,
+    ) -> Result<(), RunError> {
+        let topics = &self.config.topics;
+        let owned = {
+            let (recent, id) = (recent.cloned(), self.id(&topics.enriched));
+            Ownership::new(move |partitions| {
+                if let Some(recent) = &recent {
+                    recent.own(partitions.into_iter().map(|p| (p, id)).collect());
+                }
+            })
+        };
+        let settings = Arc::new(self.worker_settings());
+        let barrier = Arc::new(self.barrier_settings());
+        let leases = Leases::default();
+        for number in 0..self.config.enricher.workers {
+            let name = format!("worker {number}");
+            self.health.register(&name, now_ms());
+            let around = Surroundings {
+                store: self.store.clone(),
+                leases: leases.clone(),
+                replica: positions.clone(),
+                watermark: self.watermark.clone(),
+                metrics: self.metrics.clone(),
+                stop: Arc::clone(&self.stop),
+                now_ms,
+            };
+            let restorer = Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
+                .map_err(WorkerError::from)?;
+            let instance = format!("{}-{}-{number}", self.config.app, self.config.instance);
+            let raw = &topics.engagement_events_raw;
+            let producer = self.producer_settings(&instance);
+            let member = self.member_settings(enricher_group(&self.config), instance, raw);
+            let parts = Parts {
+                number,
+                settings: Arc::clone(&settings),
+                restorer,
+                view: StoreView {
+                    content: self.table.clone(),
+                    store: self.store.clone(),
+                },
+                store: self.store.clone(),
+                wakeups: replica.wakeups(),
+                watermark: self.watermark.clone(),
+                metrics: self.metrics.clone(),
+                health: Arc::clone(&self.health),
+                owned: owned.clone(),
+            };
+            self.spawn(name, move |stop| {
+                let transactor = Transactor::start(producer, member, parts.metrics.clone())
+                    .map_err(WorkerError::from)?;
+                Ok(Worker::new(parts.with(transactor)).run(stop)?)
+            });
+        }
+        Ok(())
+    }
+
+    fn worker_settings(&self) -> WorkerSettings {
+        let (topics, enricher) = (&self.config.topics, &self.config.enricher);
+        WorkerSettings {
+            raw_topic: topics.engagement_events_raw.to_string(),
+            enriched_topic: topics.enriched.to_string(),
+            pending_topic: topics.pending.to_string(),
+            pending_id: self.id(&topics.pending),
+            dlq_topic: topics.dlq.to_string(),
+            commit_interval: enricher.commit_interval,
+            rules: Rules {
+                events: EventRules {
+                    updates: enricher.updates,
+                    deletes: enricher.deletes,
+                    time: enricher.time,
+                },
+                deadline_ms: enricher.deadline.as_millis() as i64,
+                transaction_steps: enricher.commit_records,
+            },
+            now_ms,
+        }
+    }
+
+    fn barrier_settings(&self) -> BarrierSettings {
+        let topics = &self.config.topics;
+        BarrierSettings {
+            client: self.config.kafka.client(),
+            group: enricher_group(&self.config),
+            raw_topic: topics.engagement_events_raw.to_string(),
+            enriched_topic: topics.enriched.to_string(),
+            pending_topic: topics.pending.to_string(),
+            pending_id: self.id(&topics.pending),
+            seen_topic: topics.seen.to_string(),
+            changelog_topic: topics.content_changelog.to_string(),
+            changelog_partitions: self.topics.content_changelog_partitions,
+        }
+    }
+
+    fn producer_settings(&self, transactional_id: &str) -> ProducerSettings {
+        ProducerSettings {
+            client: self.config.kafka.client(),
+            transactional_id: transactional_id.to_owned(),
+            transaction_timeout: self.config.kafka.transaction_timeout,
+            max_record_bytes: RECORD_BYTES.max(self.topics.largest_input + DEAD_LETTER_HEADERS),
+            stop: Arc::clone(&self.stop),
+        }
+    }
+
+    fn member_settings(&self, group: String, instance: String, topic: &str) -> MemberSettings {
+        let kafka = &self.config.kafka;
+        MemberSettings {
+            client: kafka.client(),
+            group,
+            instance,
+            topic: topic.to_owned(),
+            session_timeout: kafka.session_timeout,
+            heartbeat: kafka.heartbeat,
+            max_poll_interval: kafka.max_poll_interval,
+        }
+    }
+
+    fn start_replica(&mut self, replica: Replica) {
+        let counter = self.metrics.restored.content.clone();
+        self.spawn("content replica".to_owned(), move |stop| {
+            Ok(replica.run(stop, now_ms, |folded| {
+                counter.inc_by(folded);
+            })?)
+        });
+    }
+
+    fn start_materializer(&mut self, positions: &ReplicaPositions) {
+        let config = Arc::clone(&self.config);
+        let instance = format!("{}-materializer-{}", config.app, config.instance);
+        let group = materializer_group(&config);
+        let settings = MaterializerSettings {
+            client: config.kafka.client(),
+            producer: self.producer_settings(&instance),
+            member: self.member_settings(group, instance, &config.topics.content_raw),
+            changelog_topic: config.topics.content_changelog.to_string(),
+            changelog_partitions: self.topics.content_changelog_partitions,
+            dlq_topic: config.topics.dlq.to_string(),
+            time: config.content.time,
+            commit_interval: config.content.commit_interval,
+        };
+        let (table, positions) = (self.table.clone(), positions.clone());
+        let (metrics, health) = (self.metrics.clone(), Arc::clone(&self.health));
+        let name = "materializer".to_owned();
+        self.health.register(&name, now_ms());
+        self.spawn(name.clone(), move |stop| {
+            let materializer = Materializer::start(settings, &table, &positions, &metrics)?;
+            Ok(materializer.run(stop, || health.beat(&name, now_ms()))?)
+        });
+    }
+
+    fn start_watermark(&mut self, positions: &ReplicaPositions) {
+        let config = Arc::clone(&self.config);
+        let settings = WatermarkSettings {
+            client: config.kafka.client(),
+            group: materializer_group(&config),
+            raw_topic: config.topics.content_raw.to_string(),
+            raw_partitions: self.topics.content_raw_partitions,
+            changelog_topic: config.topics.content_changelog.to_string(),
+            changelog_partitions: self.topics.content_changelog_partitions,
+        };
+        let (watermark, positions) = (self.watermark.clone(), positions.clone());
+        let gauge = self.metrics.content_watermark.clone();
+        self.spawn("content watermark".to_owned(), move |stop| {
+            Ok(watermark.run(&settings, &positions, stop, now_ms, |w| {
+                gauge.set(w as f64 / 1000.0);
+            })?)
+        });
+    }
+
+    fn serve(
+        &self,
+        listener: std::net::TcpListener,
+        recent: Option<Recent>,
+    ) -> Result<tokio::runtime::Runtime, RunError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("http")
+            .enable_all()
+            .build()?;
+        listener.set_nonblocking(true)?;
+        let metrics = self.metrics.clone();
+        let api = Api {
+            store: self.store.clone(),
+            recent,
+            health: Arc::clone(&self.health),
+            metrics: Arc::new(move || metrics.encode()),
+            partitions: self.topics.raw_partitions,
+            cursor_key: self.config.http.cursor_key_bytes(&self.cluster, &self.config.app),
+            max_queries: self.config.http.max_queries,
+        };
+        let guard = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        drop(guard);
+        let asked = self.asked.clone();
+        tracing::info!(listen = %self.config.listen, "serving HTTP");
+        runtime.spawn(async move {
+            if let Err(error) = crate::http::serve(listener, api, asked.clone()).await {
+                tracing::error!(%error, "the HTTP server ended");
+                asked.cancel();
+            }
+        });
+        Ok(runtime)
+    }
+
+    /// Starts a thread; when it ends, for whatever reason, the process stops.
+    fn spawn(
+        &mut self,
+        name: String,
+        body: impl FnOnce(&AtomicBool) -> Result<(), RunError> + Send + 'static,
+    ) {
+        let (stop, asked) = (Arc::clone(&self.stop), self.asked.clone());
+        let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            // Also when the body panics.
+            let _ended = asked.drop_guard();
+            body(&stop)
+        });
+        match spawned {
+            Ok(thread) => self.threads.push((name, thread)),
+            Err(error) => {
+                tracing::error!(%error, name, "cannot start a thread");
+                self.asked.cancel();
+            }
+        }
+    }
+
+    /// Waits until a signal came or a part ended.
+    fn watch(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(self.asked.cancelled());
+        }
+    }
+
+    /// Stops every part; the first failure is told.
+    fn stop_all(
+        self,
+        watched: Result<tokio::runtime::Runtime, RunError>,
+        recent: Option<Recent>,
+    ) -> Result<(), RunError> {
+        self.asked.cancel();
+        self.stop.store(true, Ordering::Relaxed);
+        let mut outcome = Ok(());
+        for (name, thread) in self.threads {
+            let ended = thread.join().unwrap_or(Err(RunError::Panicked(name)));
+            match ended {
+                Err(error) if error.is_stop() => {}
+                Err(error) if outcome.is_ok() => outcome = Err(error),
+                Err(error) => tracing::error!(%error, "another part failed"),
+                Ok(()) => {}
+            }
+        }
+        if let Some(recent) = recent {
+            recent.stop();
+        }
+        let runtime = watched?;
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        tracing::info!("stopped");
+        outcome
+    }
+}
+
+/// [`WorkerParts`] without the transactor, which is started on the worker's own thread.
+struct Parts {
+    number: usize,
+    settings: Arc<WorkerSettings>,
+    restorer: Restorer,
+    view: StoreView,
+    store: Store,
+    wakeups: crate::content::Wakeups,
+    watermark: ContentWatermark,
+    metrics: Metrics,
+    health: Arc<Health>,
+    owned: Ownership,
+}
+
+impl Parts {
+    fn with(self, transactor: Transactor) -> WorkerParts {
+        WorkerParts {
+            number: self.number,
+            settings: self.settings,
+            transactor,
+            restorer: self.restorer,
+            view: self.view,
+            store: self.store,
+            wakeups: self.wakeups,
+            watermark: self.watermark,
+            metrics: self.metrics,
+            health: self.health,
+            owned: self.owned,
+        }
+    }
+}
+
+fn enricher_group(config: &Config) -> String {
+    format!("{}-enricher", config.app)
+}
+
+fn materializer_group(config: &Config) -> String {
+    format!("{}-materializer", config.app)
+}

@@ -1,0 +1,48 @@
+//! The tables as the step sees them, on the real store.
+
+use super::barrier::parked_key;
+use crate::content::{ContentTable, ContentTableError};
+use crate::domain::{ContentId, EventId, JoinContent, Partition};
+use crate::enricher::View;
+use thmanyah_state::{Store, Table};
+
+/// Why a look-up failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ViewError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] thmanyah_state::Error),
+    /// The content table.
+    #[error(transparent)]
+    Content(#[from] ContentTableError),
+}
+
+/// Look-ups in the content table and in the pending table.
+pub(super) struct StoreView {
+    /// The content table.
+    pub(super) content: ContentTable,
+    /// The store.
+    pub(super) store: Store,
+}
+
+impl View for StoreView {
+    type Error = ViewError;
+
+    fn content(&self, id: ContentId) -> Result<Option<JoinContent>, ViewError> {
+        Ok(self.content.get(id)?)
+    }
+
+    fn content_fresh(&self, id: ContentId) -> Result<Option<JoinContent>, ViewError> {
+        Ok(self.content.get_fresh(id)?)
+    }
+
+    fn parked<R>(
+        &self,
+        partition: Partition,
+        id: EventId,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ViewError> {
+        let key = parked_key(partition, id);
+        Ok(self.store.get(Table::Pending, &key, read)?)
+    }
+}

@@ -1,0 +1,529 @@
+//! THE loop: poll → process → commit → apply, on one thread that owns one group member and one transactional producer.
+
+use super::barrier::{BarrierError, Passed, parked_key};
+use super::lease::Lease;
+use super::restorer::Restorer;
+use super::view::{StoreView, ViewError};
+use crate::content::{ContentTableError, ContentWatermark, Wakeups};
+use crate::domain::{Ledger, Offset, Partition};
+use crate::enricher::{Headers, Output, RawRecord, Rules, Staged, Stream, Task, TaskError};
+use crate::http::Health;
+use crate::kafka::{
+    DeadLetterSource, EnrichedSource, MemberError, Outgoing, ProducerError, Receipt, TopicId,
+    Transactor, TransactorError, dead_letter_headers, enriched_headers,
+};
+use crate::metrics::Metrics;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use thmanyah_state::{Position, Store, Table, WriteSet};
+
+/// Outputs handed to the producer at a time.
+const SEND_OUTPUTS: usize = 256;
+/// Bytes staged before they are handed to the producer.
+const SEND_BYTES: usize = 1 << 20;
+/// One wait for a record when nothing is open.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+/// How often lag and pending gauges are refreshed.
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+pub(super) struct WorkerSettings {
+    /// The input topic.
+    pub(super) raw_topic: String,
+    /// The enriched topic.
+    pub(super) enriched_topic: String,
+    /// The changelog of parked events.
+    pub(super) pending_topic: String,
+    /// Its id.
+    pub(super) pending_id: TopicId,
+    /// The dead letters.
+    pub(super) dlq_topic: String,
+    /// How long a transaction stays open.
+    pub(super) commit_interval: Duration,
+    /// The step's rules.
+    pub(super) rules: Rules,
+    /// The wall clock.
+    pub(super) now_ms: fn() -> i64,
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The consumer or the producer.
+    #[error(transparent)]
+    Transactor(#[from] TransactorError),
+    /// The restore barrier.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] thmanyah_state::Error),
+    /// A content row.
+    #[error(transparent)]
+    Content(#[from] ContentTableError),
+    /// The step found the state broken.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<MemberError> for WorkerError {
+    fn from(error: MemberError) -> Self {
+        Self::Transactor(error.into())
+    }
+}
+
+impl From<ProducerError> for WorkerError {
+    fn from(error: ProducerError) -> Self {
+        Self::Transactor(error.into())
+    }
+}
+
+impl From<TaskError<ViewError>> for WorkerError {
+    fn from(error: TaskError<ViewError>) -> Self {
+        match error {
+            TaskError::View(ViewError::Store(error)) => Self::Store(error),
+            TaskError::View(ViewError::Content(error)) => Self::Content(error),
+            broken => Self::Broken(broken.to_string()),
+        }
+    }
+}
+
+/// A partition past its barrier.
+struct Owned {
+    task: Task,
+    lease: Lease,
+    /// What this worker committed last.
+    committed: (Offset, Ledger),
+}
+
+/// What a worker is made of.
+pub(super) struct WorkerParts {
+    /// Number of the worker in its instance.
+    pub(super) number: usize,
+    /// Settings shared with the others.
+    pub(super) settings: Arc<WorkerSettings>,
+    /// Group member and producer.
+    pub(super) transactor: Transactor,
+    /// Takes partitions through the barrier.
+    pub(super) restorer: Restorer,
+    /// Look-ups.
+    pub(super) view: StoreView,
+    /// The store.
+    pub(super) store: Store,
+    /// Content rows that were written.
+    pub(super) wakeups: Wakeups,
+    /// What the content table vouches for.
+    pub(super) watermark: ContentWatermark,
+    /// Counters.
+    pub(super) metrics: Metrics,
+    /// Liveness and readiness.
+    pub(super) health: Arc<Health>,
+    /// Told whenever the owned partitions change.
+    pub(super) owned: super::Ownership,
+}
+
+/// One worker.
+pub(super) struct Worker {
+    parts: WorkerParts,
+    tasks: BTreeMap<i32, Owned>,
+    staged: Staged,
+    opened: Option<Instant>,
+    /// Whether releases or time-outs are left over from the last transaction.
+    more: bool,
+    writes: WriteSet,
+    gauged: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(parts: WorkerParts) -> Self {
+        Self {
+            parts,
+            tasks: BTreeMap::new(),
+            staged: Staged::default(),
+            opened: None,
+            more: false,
+            writes: WriteSet::new(),
+            gauged: Instant::now(),
+        }
+    }
+
+    /// Runs until `stop` is set; then commits what is open and gives everything back.
+    pub(super) fn run(mut self, stop: &AtomicBool) -> Result<(), WorkerError> {
+        let name = format!("worker {}", self.parts.number);
+        while !stop.load(Ordering::Relaxed) {
+            self.parts.health.beat(&name, (self.parts.settings.now_ms)());
+            let outcome = self.round();
+            self.recover(outcome)?;
+        }
+        let outcome = self.commit();
+        let outcome = self.recover(outcome);
+        self.parts.owned.set(self.parts.number, Vec::new());
+        outcome
+    }
+
+    /// One round of the loop.
+    fn round(&mut self) -> Result<(), WorkerError> {
+        self.follow_rebalances()?;
+        self.take_restored()?;
+        self.take_arrivals();
+        self.read()?;
+        self.drive()?;
+        let due = self
+            .opened
+            .is_some_and(|at| at.elapsed() >= self.parts.settings.commit_interval);
+        let full = self.staged.steps() >= self.parts.settings.rules.transaction_steps;
+        if due || full {
+            self.commit()?;
+        }
+        if self.gauged.elapsed() >= GAUGES {
+            self.gauged = Instant::now();
+            self.gauge();
+        }
+        Ok(())
+    }
+
+    /// Reads records until the transaction is due or full, or none comes.
+    fn read(&mut self) -> Result<(), WorkerError> {
+        let settings = Arc::clone(&self.parts.settings);
+        let now_ms = (settings.now_ms)();
+        let began = Instant::now();
+        let mut wait = self.patience();
+        while self.staged.steps() < settings.rules.transaction_steps {
+            let Some(record) = self.parts.transactor.poll(wait)? else {
+                break;
+            };
+            wait = Duration::ZERO;
+            let Some(owned) = self.tasks.get_mut(&record.partition()) else {
+                continue;
+            };
+            let raw = raw_record(&record);
+            let view = &self.parts.view;
+            owned
+                .task
+                .record(&raw, &settings.rules, now_ms, view, &mut self.staged)?;
+            let crowded = self.staged.outputs().len() >= SEND_OUTPUTS
+                || self.staged.staged_bytes() >= SEND_BYTES;
+            if crowded {
+                self.send()?;
+                if began.elapsed() >= settings.commit_interval {
+                    break;
+                }
+            }
+        }
+        if !self.staged.is_empty() {
+            self.opened.get_or_insert(began);
+        }
+        self.send()
+    }
+
+    /// How long the first poll of a round may wait.
+    fn patience(&self) -> Duration {
+        if self.more {
+            return Duration::ZERO;
+        }
+        match self.opened {
+            Some(at) => self
+                .parts
+                .settings
+                .commit_interval
+                .saturating_sub(at.elapsed())
+                .min(IDLE_POLL),
+            None => IDLE_POLL,
+        }
+    }
+
+    /// Releases and times out parked events.
+    fn drive(&mut self) -> Result<(), WorkerError> {
+        // IMPORTANT: the watermark is read before the look-ups that a time-out rests on.
+        let watermark = self.parts.watermark.get();
+        let rules = &self.parts.settings.rules;
+        self.more = false;
+        for owned in self.tasks.values_mut() {
+            self.more |= owned
+                .task
+                .drive(watermark, rules, &self.parts.view, &mut self.staged)?;
+        }
+        if !self.staged.is_empty() {
+            self.opened.get_or_insert_with(Instant::now);
+        }
+        self.send()
+    }
+
+    /// Hands staged outputs to the producer.
+    fn send(&mut self) -> Result<(), WorkerError> {
+        if self.staged.outputs().is_empty() {
+            return Ok(());
+        }
+        let (settings, staged) = (&self.parts.settings, &self.staged);
+        let records = staged
+            .outputs()
+            .iter()
+            .map(|output| outgoing(settings, staged, output));
+        self.parts.transactor.send(records)?;
+        self.staged.sent();
+        Ok(())
+    }
+
+    /// Commits what is staged, then applies it.
+    ///
+    /// IMPORTANT: nothing reaches the store before the receipt. A crash in between leaves the store one transaction
+    /// behind, which the barrier heals; the other order would leave it ahead of the log, which nothing heals.
+    fn commit(&mut self) -> Result<(), WorkerError> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let moved: Vec<(i32, Offset, Ledger)> = self
+            .tasks
+            .iter()
+            .filter_map(|(partition, owned)| {
+                let now = (owned.task.position(), owned.task.ledger());
+                (now != owned.committed).then_some((*partition, now.0, now.1))
+            })
+            .collect();
+        let receipt = self.parts.transactor.commit(
+            moved
+                .iter()
+                .map(|(partition, position, ledger)| (*partition, position.0, ledger.to_string())),
+        )?;
+        self.apply(&receipt)?;
+        for (partition, position, ledger) in moved {
+            if let Some(owned) = self.tasks.get_mut(&partition) {
+                owned.committed = (position, ledger);
+                self.parts.metrics.set_ledger(Partition(partition), &ledger);
+            }
+        }
+        self.count();
+        self.staged.clear();
+        self.opened = None;
+        Ok(())
+    }
+
+    /// Writes what the receipt covers: rows and the position behind them, in one batch.
+    fn apply(&mut self, receipt: &Receipt) -> Result<(), WorkerError> {
+        for (partition, id, value) in self.staged.parked_changes() {
+            let key = parked_key(partition, id);
+            match value {
+                Some(value) => self.writes.put(Table::Pending, &key, value),
+                None => self.writes.delete(Table::Pending, &key),
+            }
+        }
+        for (partition, offset) in receipt.delivered_all() {
+            let position = Position {
+                offset,
+                topic_id: self.parts.settings.pending_id,
+                fresh_at_ms: (self.parts.settings.now_ms)(),
+            };
+            self.writes.set_position(Table::Pending, partition, position);
+        }
+        if !self.writes.is_empty() {
+            self.parts.store.apply(&mut self.writes)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self) {
+        let metrics = &self.parts.metrics;
+        let counts = self.staged.counts();
+        metrics.records_consumed.inc_by(counts.consumed);
+        metrics.events.enriched.inc_by(counts.enriched);
+        metrics.events.dead_letter.inc_by(counts.dead_letter);
+        metrics.events.duplicate.inc_by(counts.duplicate);
+        metrics.events.ignored.inc_by(counts.ignored);
+        metrics.events.parked.inc_by(counts.parked);
+        metrics.events.released.inc_by(counts.released);
+        metrics.events.timed_out.inc_by(counts.timed_out);
+        metrics.zero_length.inc_by(counts.zero_length);
+    }
+
+    /// After a rebalance everything that is owned goes through the barrier: what was kept as well, if a transaction was
+    /// aborted or the group's commits may have moved without this worker.
+    fn follow_rebalances(&mut self) -> Result<(), WorkerError> {
+        let Some(changes) = self.parts.transactor.changes() else {
+            return Ok(());
+        };
+        tracing::info!(worker = self.parts.number, assigned = ?changes.assigned, revoked = ?changes.revoked, "rebalanced");
+        self.drop_open();
+        for partition in &changes.revoked {
+            self.tasks.remove(partition);
+            self.parts.restorer.forget(*partition);
+            self.parts
+                .metrics
+                .forget_partition(&self.parts.settings.raw_topic, Partition(*partition));
+            self.parts.health.remove(&component(*partition));
+        }
+        self.restore(changes.assigned)
+    }
+
+    /// Sends partitions, with everything owned, through the barrier.
+    fn restore(&mut self, mut partitions: Vec<i32>) -> Result<(), WorkerError> {
+        let mut leases = BTreeMap::new();
+        for (partition, owned) in std::mem::take(&mut self.tasks) {
+            self.parts.transactor.member().pause(partition)?;
+            leases.insert(partition, owned.lease);
+            partitions.push(partition);
+        }
+        for partition in &partitions {
+            self.parts.health.set_restoring(&component(*partition), 0, 0.0);
+        }
+        self.parts.restorer.request(leases, &partitions);
+        self.publish_ownership();
+        Ok(())
+    }
+
+    /// Takes over what passed the barrier.
+    fn take_restored(&mut self) -> Result<(), WorkerError> {
+        while let Some(outcome) = self.parts.restorer.take() {
+            let passed = match outcome {
+                Err(BarrierError::CalledOff) => continue,
+                outcome => outcome?,
+            };
+            for Passed { task, lease } in passed {
+                let partition = task.partition();
+                let committed = (task.position(), task.ledger());
+                tracing::info!(worker = self.parts.number, %partition, position = %committed.0, parked = task.parked(), "restored");
+                self.parts.transactor.member().resume_at(partition.0, committed.0.0)?;
+                self.parts.metrics.set_ledger(partition, &committed.1);
+                self.parts.health.set_ready(&component(partition.0));
+                let owned = Owned {
+                    task,
+                    lease,
+                    committed,
+                };
+                self.tasks.insert(partition.0, owned);
+            }
+            self.publish_ownership();
+        }
+        Ok(())
+    }
+
+    /// Takes note of content rows that were written.
+    fn take_arrivals(&mut self) {
+        if self.parts.wakeups.take_overflow() {
+            for owned in self.tasks.values_mut() {
+                owned.task.wake_all();
+            }
+        }
+        while let Some(id) = self.parts.wakeups.next() {
+            for owned in self.tasks.values_mut() {
+                owned.task.content_arrived(id);
+            }
+        }
+    }
+
+    /// The one way back after a failed transaction: nothing was applied, no transaction is open, and everything owned is
+    /// built again from what was committed.
+    fn recover(&mut self, outcome: Result<(), WorkerError>) -> Result<(), WorkerError> {
+        let failure = match outcome {
+            Err(WorkerError::Transactor(TransactorError::Producer(failure))) => failure,
+            outcome => return outcome,
+        };
+        tracing::warn!(worker = self.parts.number, %failure, "starting over from what was committed");
+        self.drop_open();
+        match self.parts.transactor.recover(&failure) {
+            Err(ProducerError::Stopped) => return Ok(()),
+            outcome => outcome?,
+        }
+        self.restore(Vec::new())
+    }
+
+    fn drop_open(&mut self) {
+        self.staged.clear();
+        self.opened = None;
+        self.more = false;
+    }
+
+    fn publish_ownership(&self) {
+        let partitions = self.tasks.keys().copied().collect();
+        self.parts.owned.set(self.parts.number, partitions);
+    }
+
+    fn gauge(&self) {
+        let positions = self
+            .tasks
+            .iter()
+            .map(|(partition, owned)| {
+                // Markers behind the last record are no lag.
+                let read = self.parts.transactor.member().position(*partition);
+                let position = owned.task.position().0;
+                (*partition, read.unwrap_or(position).max(position))
+            })
+            .collect();
+        self.parts.restorer.measure_lag(positions);
+    }
+}
+
+fn component(partition: i32) -> String {
+    format!("partition {partition}")
+}
+
+/// A record as the step wants it.
+fn raw_record<'a>(record: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
+    let backfill = record.headers().and_then(|headers| {
+        headers
+            .iter()
+            .find(|header| header.key == "backfill")
+            .and_then(|header| header.value)
+    });
+    RawRecord {
+        offset: Offset(record.offset()),
+        timestamp_ms: record.timestamp().to_millis(),
+        key: record.key(),
+        value: record.payload(),
+        backfill,
+    }
+}
+
+/// A staged output as the producer wants it.
+fn outgoing<'a>(
+    settings: &'a WorkerSettings,
+    staged: &'a Staged,
+    output: &'a Output,
+) -> Outgoing<'a> {
+    let (topic, partition, tracked) = match output.stream {
+        Stream::Enriched => (&settings.enriched_topic, Some(output.partition.0), false),
+        Stream::Pending => (&settings.pending_topic, Some(output.partition.0), true),
+        Stream::DeadLetters => (&settings.dlq_topic, None, false),
+    };
+    let headers = match &output.headers {
+        Headers::None => None,
+        Headers::Enriched {
+            raw_offset,
+            raw_timestamp_ms,
+            content_version,
+            join_status,
+            backfill,
+        } => Some(enriched_headers(&EnrichedSource {
+            partition: output.partition.0,
+            offset: raw_offset.0,
+            timestamp_ms: *raw_timestamp_ms,
+            content_version: *content_version,
+            join_status: *join_status,
+            backfill: backfill.as_ref().map(|span| staged.bytes(span)),
+        })),
+        Headers::DeadLetter {
+            why,
+            raw_offset,
+            raw_timestamp_ms,
+        } => Some(dead_letter_headers(
+            why,
+            &DeadLetterSource {
+                stage: "enricher",
+                topic: &settings.raw_topic,
+                partition: output.partition.0,
+                offset: raw_offset.0,
+                timestamp_ms: *raw_timestamp_ms,
+            },
+        )),
+    };
+    Outgoing {
+        topic,
+        partition,
+        key: output.key.as_ref().map(|span| staged.bytes(span)),
+        value: output.value.as_ref().map(|span| staged.bytes(span)),
+        headers,
+        tracked,
+    }
+}
