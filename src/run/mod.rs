@@ -2,7 +2,6 @@
 
 mod barrier;
 mod lease;
-mod memory;
 mod ownership;
 mod restorer;
 mod view;
@@ -12,7 +11,7 @@ pub use barrier::BarrierError;
 pub use worker::WorkerError;
 
 use crate::codec::EventRules;
-use crate::config::Config;
+use crate::config::{Config, memory_limit};
 use crate::content::{
     ContentTable, ContentWatermark, Materializer, MaterializerError, MaterializerSettings, Replica,
     ReplicaError, ReplicaPositions, ReplicaSettings, WatermarkSettings,
@@ -145,7 +144,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
     let options = Options {
         wal_bytes: config.store.wal_bytes.0,
         memtable_bytes: config.store.memtable_bytes.0 as usize,
-        ..Options::for_memory(config.store.memory.map_or_else(memory::limit, |bytes| bytes.0))
+        ..Options::for_memory(config.store.memory.map_or_else(memory_limit, |bytes| bytes.0))
     };
     let store = Store::open(&config.state_dir, &options)?;
     let table = ContentTable::new(store.clone(), config.content.cache_rows);

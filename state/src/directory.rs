@@ -79,8 +79,8 @@ fn lock(dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Whether the folder holds a database. Left over from a creation that was cut short, files without rows do not count: a
-/// database is there once there is a `CURRENT`, a table file, or a log with something in it.
+/// Whether the folder holds a database: a `CURRENT`, a table file or a log. `RocksDB` makes those last, so other files are
+/// left over from a creation that was cut short.
 fn has_database(database: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(database) {
         Ok(entries) => entries,
@@ -88,15 +88,9 @@ fn has_database(database: &Path) -> io::Result<bool> {
         Err(e) => return Err(e),
     };
     for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
+        let name = entry?.file_name();
         let extension = Path::new(&name).extension().and_then(OsStr::to_str);
-        let rows = match extension {
-            Some("sst" | "ldb") => true,
-            Some("log") => entry.metadata()?.len() > 0,
-            _ => name == "CURRENT",
-        };
-        if rows {
+        if name == "CURRENT" || matches!(extension, Some("sst" | "log")) {
             return Ok(true);
         }
     }

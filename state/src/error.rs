@@ -1,5 +1,6 @@
 //! Why the store cannot be opened, read or written, told so that an operator can act on it.
 
+use crate::table::Table;
 use std::io;
 use std::path::PathBuf;
 
@@ -52,7 +53,7 @@ pub enum Error {
     Corrupt {
         /// The database's directory.
         dir: PathBuf,
-        /// What RocksDB found.
+        /// What `RocksDB` found.
         detail: String,
     },
     /// The disk is full.
@@ -60,7 +61,7 @@ pub enum Error {
     DiskFull {
         /// The database's directory.
         dir: PathBuf,
-        /// What RocksDB said.
+        /// What `RocksDB` said.
         detail: String,
     },
     /// Any other failure of the database.
@@ -68,15 +69,15 @@ pub enum Error {
     Failed {
         /// The database's directory.
         dir: PathBuf,
-        /// What RocksDB said.
+        /// What `RocksDB` said.
         detail: String,
     },
-    /// A write set mixes tables that are logged with the one that is not, or went to the wrong kind of apply.
-    #[error("a write set for {found} went to the apply for {wanted}")]
+    /// A write set went to the wrong kind of apply.
+    #[error("table {} went to the apply for {} tables", table.name(), if *logged { "logged" } else { "unlogged" })]
     WrongApply {
-        /// What the set holds.
-        found: &'static str,
-        /// What the call takes.
-        wanted: &'static str,
+        /// A table in the set that the call does not take.
+        table: Table,
+        /// Whether the call takes logged tables.
+        logged: bool,
     },
 }

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_text_of_format_1_is_golden() {
-        assert_eq!(text(1), "thmanyah-state 1 GOLDEN\n");
+        assert_eq!(text(1), "thmanyah-state 1 86bc8e60d60de3b5\n");
     }
 
     #[test]

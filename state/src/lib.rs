@@ -1,4 +1,4 @@
-//! The local store: tables of rows with the positions they cover, in one RocksDB. Knows neither Kafka nor the domain.
+//! The local store: tables of rows with the positions they cover, in one `RocksDB`. Knows neither Kafka nor the domain.
 //!
 //! # What it promises
 //!
@@ -12,7 +12,7 @@
 //!
 //! # On disk
 //!
-//! `DIR/LOCK` (held while open), `DIR/FORMAT` (version and checksum), `DIR/db/` (RocksDB). Anything else in `DIR` is not
+//! `DIR/LOCK` (held while open), `DIR/FORMAT` (version and checksum), `DIR/db/` (`RocksDB`). Anything else in `DIR` is not
 //! ours and left alone. In a column family, key `00` + partition is a position and `01` + key is a row.
 
 mod directory;
@@ -22,12 +22,13 @@ mod keys;
 mod options;
 mod position;
 mod rocks;
+mod store;
 mod table;
 mod write_set;
 
 pub use error::Error;
 pub use options::Options;
 pub use position::Position;
-pub use rocks::{Direction, Scan, Snapshot, Store};
+pub use store::{Direction, Row, Scan, Snapshot, Store};
 pub use table::Table;
 pub use write_set::WriteSet;

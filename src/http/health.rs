@@ -1,0 +1,151 @@
+//! Whether workers progress and what is still being restored. Progress is told without a lock.
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// A worker that has not told of progress for this long counts as stuck.
+pub const STUCK_AFTER_MS: i64 = 60_000;
+
+/// What the process knows of its own health.
+#[derive(Debug, Default)]
+pub struct Health {
+    workers: Mutex<BTreeMap<String, Arc<AtomicI64>>>,
+    components: Mutex<BTreeMap<String, Component>>,
+}
+
+/// A worker's way to tell of progress.
+#[derive(Clone, Debug)]
+pub struct Beat(Arc<AtomicI64>);
+
+impl Beat {
+    /// The worker makes progress at this moment, in milliseconds since the epoch.
+    pub fn beat(&self, now_ms: i64) {
+        self.0.store(now_ms, Ordering::Relaxed);
+    }
+}
+
+/// Something that must be restored before the process is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Component {
+    /// Whether it is restored.
+    pub ready: bool,
+    /// Records left to restore.
+    pub left: u64,
+    /// Records restored in a second.
+    pub rate: u64,
+}
+
+impl Health {
+    /// Nothing is known yet, so nothing is ready.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a worker, which is taken to progress now; the returned value is kept by it.
+    pub fn worker(&self, name: &str, now_ms: i64) -> Beat {
+        let mut workers = self.workers.lock();
+        let beat = workers.entry(name.to_owned()).or_default();
+        beat.store(now_ms, Ordering::Relaxed);
+        Beat(Arc::clone(beat))
+    }
+
+    /// A registered worker makes progress; a name that is new is registered.
+    pub fn beat(&self, worker: &str, now_ms: i64) {
+        let known = self.workers.lock().get(worker).cloned();
+        match known {
+            Some(beat) => beat.store(now_ms, Ordering::Relaxed),
+            None => drop(self.worker(worker, now_ms)),
+        }
+    }
+
+    /// A worker has ended as it should and is no longer waited for.
+    pub fn retire(&self, worker: &str) {
+        self.workers.lock().remove(worker);
+    }
+
+    /// A component is needed and not restored yet.
+    pub fn set_restoring(&self, name: &str, left: u64, rate: u64) {
+        let component = Component {
+            ready: false,
+            left,
+            rate,
+        };
+        self.components.lock().insert(name.to_owned(), component);
+    }
+
+    /// A component is restored.
+    pub fn set_ready(&self, name: &str) {
+        let component = Component {
+            ready: true,
+            ..Component::default()
+        };
+        self.components.lock().insert(name.to_owned(), component);
+    }
+
+    /// A component is not needed any more, as a partition that moved away.
+    pub fn forget(&self, name: &str) {
+        self.components.lock().remove(name);
+    }
+
+    /// The component of that name.
+    pub fn component(&self, name: &str) -> Option<Component> {
+        self.components.lock().get(name).copied()
+    }
+
+    /// Workers without progress for longer than [`STUCK_AFTER_MS`], each with the milliseconds since.
+    pub fn stuck(&self, now_ms: i64) -> BTreeMap<String, i64> {
+        let workers = self.workers.lock();
+        let since = workers.iter().map(|(name, beat)| {
+            let since = now_ms.saturating_sub(beat.load(Ordering::Relaxed));
+            (name.clone(), since)
+        });
+        since.filter(|(_, since)| *since > STUCK_AFTER_MS).collect()
+    }
+
+    /// Components that are not restored. `None` when none is known yet, which is no readiness either.
+    pub fn restoring(&self) -> Option<BTreeMap<String, Component>> {
+        let components = self.components.lock();
+        let restoring = components
+            .iter()
+            .filter(|(_, component)| !component.ready)
+            .map(|(name, component)| (name.clone(), *component));
+        (!components.is_empty()).then(|| restoring.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_stuck_only_after_its_minute() {
+        let health = Health::new();
+        let beat = health.worker("enricher-0", 1_000);
+        assert!(health.stuck(61_000).is_empty());
+        assert_eq!(health.stuck(61_001).get("enricher-0"), Some(&60_001));
+        beat.beat(50_000);
+        assert!(health.stuck(100_000).is_empty());
+        health.beat("enricher-0", 100_000);
+        assert!(health.stuck(160_000).is_empty());
+        health.retire("enricher-0");
+        assert!(health.stuck(i64::MAX).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_ready_before_something_is_known() {
+        let health = Health::new();
+        assert_eq!(health.restoring(), None);
+        health.set_restoring("content", 7, 3);
+        health.set_ready("partition 0");
+        let left = health.restoring().unwrap_or_default();
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["content"]);
+        health.set_ready("content");
+        assert_eq!(health.restoring(), Some(BTreeMap::new()));
+        health.set_restoring("partition 0", 1, 1);
+        health.forget("partition 0");
+        assert_eq!(health.restoring(), Some(BTreeMap::new()));
+    }
+}

@@ -1,0 +1,37 @@
+//! What machines that run the process ask for: `/livez`, `/readyz`, `/metrics`.
+
+use super::{Served, now_ms};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::sync::Arc;
+
+/// 200 while every worker makes progress.
+pub(super) async fn livez(State(served): State<Arc<Served>>) -> Response {
+    let stuck = served.health.stuck(now_ms());
+    if stuck.is_empty() {
+        return Json(json!({"live": true})).into_response();
+    }
+    let body = Json(json!({"live": false, "milliseconds_without_progress": stuck}));
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+/// 200 once everything is restored; else what is left.
+pub(super) async fn readyz(State(served): State<Arc<Served>>) -> Response {
+    let restoring = served.health.restoring();
+    match restoring {
+        Some(restoring) if restoring.is_empty() => Json(json!({"ready": true})).into_response(),
+        restoring => {
+            let body = Json(json!({"ready": false, "restoring": restoring}));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+/// The metrics as OpenMetrics text.
+pub(super) async fn metrics(State(served): State<Arc<Served>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], (served.metrics)()).into_response()
+}
