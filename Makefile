@@ -22,7 +22,7 @@ build: ## the same, and compile the workspace meanwhile; the binaries are in tar
 	@dev/setup.sh --build
 
 demo: build ## the whole pipeline on this machine: PostgreSQL, Debezium, Kafka, thmanyah
-	@cargo run --quiet --release --package thmanyah-dev --bin demo
+	@$${CARGO_TARGET_DIR:-target}/release/demo
 
 test: build ## every test, the end-to-end ones on real services included
 	cargo test --release --workspace

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
 use rustix::process::Signal;
 
 use crate::child::{Service, run};
-use crate::run_dir::RunDir;
+use crate::scratch_dir::ScratchDir;
 use crate::{Error, Topic, cache, free_port, topic};
 
 /// A start takes one to three seconds on an idle machine; a loaded one gets its time.
@@ -41,7 +42,7 @@ impl BrokerOptions {
 pub struct Broker {
     // The order of the fields is the order of the end: first the process, then its directory.
     service: Option<Service>,
-    dir: RunDir,
+    dir: ScratchDir,
     bootstrap: String,
 }
 
@@ -49,7 +50,7 @@ impl Broker {
     /// Starts a broker with an empty log, and returns when it answers.
     pub fn start(options: BrokerOptions) -> Result<Self, Error> {
         let (port, controller) = (free_port()?, free_port()?);
-        let dir = RunDir::new("kafka")?;
+        let dir = ScratchDir::new("kafka")?;
         let log_dir = dir.path().join("log");
         format_log_dir(&log_dir)?;
         let mut properties = PROPERTIES
@@ -101,6 +102,15 @@ impl Broker {
     /// Creates topics; one that exists already is left as it is.
     pub fn create_topics(&self, topics: &[Topic]) -> Result<(), Error> {
         topic::create(&self.bootstrap, topics)
+    }
+
+    /// Gives `visit` every committed record that a topic holds now.
+    pub fn read_topic(
+        &self,
+        topic: &str,
+        visit: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), Error> {
+        topic::read(&self.bootstrap, topic, visit)
     }
 
     /// Ends the broker as a power cut would. [`Self::restart`] brings it back.
@@ -206,7 +216,7 @@ const TEMPLATE_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 /// Runs the format tool once and leaves its result in the cache.
 fn make_template() -> Result<PathBuf, Error> {
     let target = cache::cache_dir().join(FORMAT);
-    let work = RunDir::new("format")?;
+    let work = ScratchDir::new("format")?;
     let log_dir = work.path().join("log");
     let file = work.path().join("server.properties");
     let properties = PROPERTIES

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::child::{LOOK_AGAIN, Service};
 use crate::http::request;
-use crate::run_dir::RunDir;
+use crate::scratch_dir::ScratchDir;
 use crate::{Broker, Error, Postgres, Topic, cache, free_port};
 
 /// The input topics: engagement events first, content second.
@@ -28,7 +28,7 @@ const CONNECTOR_JSON: &str = include_str!("../connector.json");
 #[derive(Debug)]
 pub struct Connect {
     service: Service,
-    _dir: RunDir,
+    _dir: ScratchDir,
     url: String,
 }
 
@@ -45,7 +45,7 @@ impl Connect {
     pub fn start_worker(broker: &Broker, partitions: i32) -> Result<Self, Error> {
         create_input_topics(broker, partitions)?;
         let port = free_port()?;
-        let dir = RunDir::new("connect")?;
+        let dir = ScratchDir::new("connect")?;
         let properties = WORKER
             .replace("${BOOTSTRAP}", broker.bootstrap())
             .replace("${PORT}", &port.to_string())

@@ -26,7 +26,7 @@ mod http;
 mod ports;
 mod postgres;
 mod processor;
-mod run_dir;
+mod scratch_dir;
 mod topic;
 
 pub use broker::{Broker, BrokerOptions};
@@ -37,4 +37,5 @@ pub use http::{Answer, get};
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use processor::{Processor, ProcessorOptions, sum_of, target_dir};
+pub use scratch_dir::ScratchDir;
 pub use topic::Topic;

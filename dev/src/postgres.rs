@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::child::{Service, User, run};
-use crate::run_dir::RunDir;
+use crate::scratch_dir::ScratchDir;
 use crate::{Error, free_port};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const SCHEMA: &str = include_str!("../schema.sql");
 #[derive(Debug)]
 pub struct Postgres {
     service: Service,
-    dir: RunDir,
+    dir: ScratchDir,
     port: u16,
 }
 
@@ -33,7 +33,7 @@ impl Postgres {
         let programs = programs()?;
         let user = unprivileged_user();
         let port = free_port()?;
-        let dir = RunDir::new("postgres")?;
+        let dir = ScratchDir::new("postgres")?;
         let home = dir.path().join("home");
         std::fs::create_dir_all(&home).map_err(Error::io(format!("make {}", home.display())))?;
         if let Some(user) = user {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::child::Service;
-use crate::run_dir::RunDir;
+use crate::scratch_dir::ScratchDir;
 use crate::{Error, free_port, http};
 
 /// Includes the wait for the content of a first boot, up to 30 s.
@@ -58,7 +58,7 @@ impl ProcessorOptions {
 #[derive(Debug)]
 pub struct Processor {
     service: Service,
-    dir: RunDir,
+    dir: ScratchDir,
     options: ProcessorOptions,
     listen: String,
     url: String,
@@ -74,7 +74,7 @@ impl Processor {
 
     /// Starts it and waits for nothing.
     pub fn spawn(options: ProcessorOptions) -> Result<Self, Error> {
-        let dir = RunDir::new("run")?;
+        let dir = ScratchDir::new("run")?;
         let listen = match &options.listen {
             Some(listen) => listen.clone(),
             None => format!("127.0.0.1:{}", free_port()?),

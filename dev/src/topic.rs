@@ -1,12 +1,20 @@
-//! Topics to create before anything runs.
+//! Topics: to create before anything runs, and to read back when all is done.
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
-use std::time::Duration;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use crate::Error;
+
+/// How long a broker may say nothing while it is read from.
+const READ_LIMIT: Duration = Duration::from_secs(20);
 
 /// A topic to create: its name, its partitions, its configuration.
 #[derive(Clone, Debug)]
@@ -64,6 +72,64 @@ pub(crate) fn create(bootstrap: &str, topics: &[Topic]) -> Result<(), Error> {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => return Err(failed(format!("{name}: {code}"))),
         }
+    }
+    Ok(())
+}
+
+/// Gives `visit` every committed record from the start of each partition to its present end.
+pub(crate) fn read(
+    bootstrap: &str,
+    topic: &str,
+    mut visit: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<(), Error> {
+    let failed = |error: KafkaError| Error::Kafka {
+        doing: format!("read {topic}"),
+        reason: error.to_string(),
+    };
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "thmanyah-dev-reader")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .map_err(failed)?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), READ_LIMIT)
+        .map_err(failed)?;
+    let partitions = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
+    let mut start = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+        start
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .map_err(failed)?;
+    }
+    consumer.assign(&start).map_err(failed)?;
+    let mut open: HashSet<i32> = start
+        .elements()
+        .iter()
+        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .collect();
+    let mut heard = Instant::now();
+    while !open.is_empty() {
+        match consumer.poll(Duration::from_secs(1)) {
+            Some(Ok(record)) => visit(&record),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
+            Some(Err(error)) => return Err(failed(error)),
+            None if heard.elapsed() > READ_LIMIT => {
+                return Err(failed(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::OperationTimedOut,
+                )));
+            }
+            None => continue,
+        }
+        heard = Instant::now();
     }
     Ok(())
 }

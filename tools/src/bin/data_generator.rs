@@ -150,8 +150,7 @@ struct Teller {
 impl Teller {
     fn new(arguments: &Arguments, progress: Progress) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style =
-                "{bar:40.cyan/dim} {human_pos} of {human_len} events  {per_sec}  {eta} left  {msg}";
+            let style = "{bar:40.cyan/dim} {human_pos} of {human_len} events  {msg}  {eta} left";
             ProgressBar::new(arguments.events)
                 .with_position(progress.events)
                 .with_style(
@@ -179,7 +178,9 @@ impl Teller {
     fn tell(&mut self, progress: Progress) {
         if let Some(bar) = &self.bar {
             bar.set_position(progress.events);
-            bar.set_message(format!("{} contents", progress.contents));
+            let written = progress.events - self.begun_at;
+            let rate = written as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
+            bar.set_message(format!("{rate:.0}/s  {} contents", progress.contents));
         } else if self.told.elapsed() >= TELL_EVERY {
             self.told = Instant::now();
             self.say(&format!(

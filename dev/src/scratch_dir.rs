@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 use crate::Error;
 
-/// A directory for one service, removed on drop.
+/// A temporary directory, removed on drop.
 ///
 /// A guardian (a shell of its own process group, out of reach of Ctrl-C) waits for the end of the pipe that this process
 /// holds; the system closes that pipe however the process ends, and then the guardian removes the directory. The services
-/// inside die by their own tie to this process, see [`crate::child`].
+/// inside die by a tie of their own to this process.
 #[derive(Debug)]
-pub(crate) struct RunDir {
+pub struct ScratchDir {
     dir: Option<TempDir>,
     guardian: Child,
 }
@@ -27,10 +27,11 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.3
 done"#;
 
-impl RunDir {
-    pub(crate) fn new(service: &str) -> Result<Self, Error> {
+impl ScratchDir {
+    /// A new, empty directory; `purpose` becomes part of its name.
+    pub fn new(purpose: &str) -> Result<Self, Error> {
         let dir = tempfile::Builder::new()
-            .prefix(&format!("thmanyah-{service}-"))
+            .prefix(&format!("thmanyah-{purpose}-"))
             .tempdir()
             .map_err(Error::io("make a temporary directory"))?;
         // Open to other users: PostgreSQL does not run as root, and must be able to reach its directory inside.
@@ -55,14 +56,15 @@ impl RunDir {
         })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.dir
             .as_ref()
             .map_or(Path::new("/nonexistent"), TempDir::path)
     }
 }
 
-impl Drop for RunDir {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         drop(self.dir.take());
         drop(self.guardian.stdin.take());
