@@ -1,1 +1,41 @@
-//! placeholder
+//! The one way to start the real services: a Kafka broker, PostgreSQL, Kafka Connect with Debezium, and `thmanyah run`
+//! itself. The demo, the tests and the benches all use it.
+//!
+//! Every service runs on free loopback ports and in a temporary directory, is awaited by asking it, and is gone (the
+//! process and the directory) when its handle is dropped, or when the process that started it dies in whatever way.
+//! Nothing here needs an async runtime, and everything may be called from inside one.
+//!
+//! ```no_run
+//! use thmanyah_dev::{Broker, BrokerOptions, Topic};
+//!
+//! # fn main() -> Result<(), thmanyah_dev::Error> {
+//! let mut broker = Broker::start(BrokerOptions::default())?;
+//! broker.create_topics(&[Topic::new("engagement-events.raw", 4)])?;
+//! broker.kill9();
+//! broker.restart()?; // the same port, the same data
+//! # Ok(())
+//! # }
+//! ```
+
+mod broker;
+mod cache;
+mod child;
+mod connect;
+mod error;
+mod http;
+mod ports;
+mod postgres;
+mod processor;
+mod scratch_dir;
+mod topic;
+
+pub use broker::{Broker, BrokerOptions};
+pub use cache::cache_dir;
+pub use connect::{Connect, INPUT_TOPICS};
+pub use error::Error;
+pub use http::{Answer, get};
+pub use ports::free_port;
+pub use postgres::Postgres;
+pub use processor::{Processor, ProcessorOptions, sum_of, target_dir};
+pub use scratch_dir::ScratchDir;
+pub use topic::Topic;

@@ -1,0 +1,38 @@
+# What a newcomer types. `make` alone lists it.
+
+export THMANYAH_CACHE ?= $(HOME)/.cache/thmanyah
+# The RocksDB library that its project publishes, instead of a compile of ten minutes and more. `cargo build` without these
+# two compiles it from source and links it statically, as releases do.
+export ROCKSDB_LIB_DIR = $(THMANYAH_CACHE)/rocksdb/link
+export RUSTFLAGS = -C link-arg=-Wl,-rpath,$(THMANYAH_CACHE)/rocksdb/run
+# Tests in documentation are programs, too.
+export RUSTDOCFLAGS = $(RUSTFLAGS)
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## install and fetch what demo, tests and benches need
+	@dev/setup.sh
+
+build: ## the same, and compile the workspace meanwhile; the binaries are in target/release
+	@dev/setup.sh --build
+
+demo: build ## the whole pipeline on this machine: PostgreSQL, Debezium, Kafka, thmanyah
+	@$${CARGO_TARGET_DIR:-target}/release/demo
+
+test: build ## every test, the end-to-end ones on real services included
+	cargo test --release --workspace
+
+check: setup ## formatting, lints, documentation, licences
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
+	else echo "cargo deny is not installed, licences were not checked: cargo install --locked cargo-deny"; fi
+
+bench: build ## micro-benches, and the processor beside a bare copy loop
+	cargo bench --workspace

@@ -1,0 +1,281 @@
+//! A real Kafka broker: KRaft, one node, plaintext on loopback.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
+use rustix::process::Signal;
+
+use crate::child::{Service, run};
+use crate::scratch_dir::ScratchDir;
+use crate::{Error, Topic, cache, free_port, topic};
+
+/// A start takes one to three seconds on an idle machine; a loaded one gets its time.
+const START_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+const PROPERTIES: &str = include_str!("../server.properties");
+/// The features that Kafka's format tool switches on for this version, made once and copied for each broker.
+const FORMAT: &str = "kafka-format";
+
+/// How a broker differs from the usual one.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerOptions {
+    /// Further lines of `server.properties`; they override what is there.
+    pub properties: Vec<(String, String)>,
+}
+
+impl BrokerOptions {
+    /// The same with one more property.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.properties.push((key.into(), value.into()));
+        self
+    }
+}
+
+/// A running broker. Dropped, it is killed and its directory removed.
+#[derive(Debug)]
+pub struct Broker {
+    // The order of the fields is the order of the end: first the process, then its directory.
+    service: Option<Service>,
+    dir: ScratchDir,
+    bootstrap: String,
+}
+
+impl Broker {
+    /// Starts a broker with an empty log, and returns when it answers.
+    pub fn start(options: BrokerOptions) -> Result<Self, Error> {
+        let (port, controller) = (free_port()?, free_port()?);
+        let dir = ScratchDir::new("kafka")?;
+        let log_dir = dir.path().join("log");
+        format_log_dir(&log_dir)?;
+        let mut properties = PROPERTIES
+            .replace("${DIR}", &log_dir.display().to_string())
+            .replace("${PORT}", &port.to_string())
+            .replace("${CONTROLLER_PORT}", &controller.to_string());
+        for (key, value) in options.properties {
+            properties.extend([&key, "=", &value, "\n"]);
+        }
+        let file = dir.path().join("server.properties");
+        std::fs::write(&file, properties)
+            .map_err(Error::io(format!("write {}", file.display())))?;
+        let mut broker = Self {
+            service: None,
+            dir,
+            bootstrap: format!("127.0.0.1:{port}"),
+        };
+        broker.restart()?;
+        Ok(broker)
+    }
+
+    /// `HOST:PORT` for clients.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// A client configuration with the address filled in.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.service.as_ref().map(Service::pid)
+    }
+
+    /// Where the broker's log output is.
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.path().join("kafka.out")
+    }
+
+    /// The broker's own directory; its partitions are in `log/` of it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Creates topics; one that exists already is left as it is.
+    pub fn create_topics(&self, topics: &[Topic]) -> Result<(), Error> {
+        topic::create(&self.bootstrap, topics)
+    }
+
+    /// Gives `visit` every committed record that a topic holds now.
+    pub fn read_topic(
+        &self,
+        topic: &str,
+        visit: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), Error> {
+        topic::read(&self.bootstrap, topic, visit)
+    }
+
+    /// Ends the broker as a power cut would. [`Self::restart`] brings it back.
+    pub fn kill9(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.kill9();
+        }
+    }
+
+    /// Freezes the broker: connections stay open and nothing answers.
+    pub fn pause(&mut self) {
+        if let Some(service) = &mut self.service {
+            service.signal(Signal::STOP);
+        }
+    }
+
+    /// Undoes [`Self::pause`].
+    pub fn resume(&mut self) {
+        if let Some(service) = &mut self.service {
+            service.signal(Signal::CONT);
+        }
+    }
+
+    /// Shuts the broker down in good order. [`Self::restart`] brings it back; dropping it removes its directory.
+    pub fn shut_down(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.stop(Signal::TERM, STOP_LIMIT);
+        }
+    }
+
+    /// Stops the broker in good order and removes its directory.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    /// Starts it again (killing it if it still runs) on the same port with the same data.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.kill9();
+        let class_path = cache::class_path("jars/kafka")?;
+        let mut service = Service::start(
+            "the Kafka broker",
+            Path::new("java"),
+            &self.log_file(),
+            None,
+            Signal::KILL,
+            |command| {
+                command
+                    .args(cache::java_flags("jars/kafka.jsa"))
+                    .args(["-cp", &class_path, "kafka.Kafka"])
+                    .arg(self.dir.path().join("server.properties"));
+            },
+        )?;
+        service.await_ready("an answer to a metadata request", START_LIMIT, || {
+            self.answers()
+        })?;
+        self.service = Some(service);
+        Ok(())
+    }
+
+    /// Whether it accepts connections and names itself as a live broker.
+    fn answers(&self) -> bool {
+        if std::net::TcpStream::connect(&self.bootstrap).is_err() {
+            return false;
+        }
+        let consumer: Result<BaseConsumer, _> = self.client().create();
+        consumer.is_ok_and(|consumer| {
+            consumer
+                .fetch_metadata(None, Duration::from_secs(2))
+                .is_ok_and(|metadata| !metadata.brokers().is_empty())
+        })
+    }
+}
+
+/// Makes a formatted log directory with a cluster id of its own.
+///
+/// Kafka's format tool takes a second. What it writes apart from the ids is the same each time, so that is kept in the cache.
+fn format_log_dir(dir: &Path) -> Result<(), Error> {
+    let template = match cache::cached(FORMAT) {
+        Ok(template) => template,
+        Err(_) => make_template()?,
+    };
+    let written = || -> std::io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        std::fs::copy(
+            template.join("bootstrap.checkpoint"),
+            dir.join("bootstrap.checkpoint"),
+        )?;
+        std::fs::write(
+            dir.join("meta.properties"),
+            format!(
+                "version=1\ncluster.id={}\nnode.id=1\ndirectory.id={}\n",
+                kafka_uuid(),
+                kafka_uuid()
+            ),
+        )
+    };
+    written().map_err(Error::io(format!("format {}", dir.display())))
+}
+
+/// The cluster id of the template; it is not copied.
+const TEMPLATE_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+/// Runs the format tool once and leaves its result in the cache.
+fn make_template() -> Result<PathBuf, Error> {
+    let target = cache::cache_dir().join(FORMAT);
+    let work = ScratchDir::new("format")?;
+    let log_dir = work.path().join("log");
+    let file = work.path().join("server.properties");
+    let properties = PROPERTIES
+        .replace("${DIR}", &log_dir.display().to_string())
+        .replace("${PORT}", "9092")
+        .replace("${CONTROLLER_PORT}", "9093");
+    std::fs::write(&file, properties).map_err(Error::io(format!("write {}", file.display())))?;
+    run(Command::new("java")
+        .args(cache::java_flags("jars/kafka.jsa"))
+        .args(["-cp", &cache::class_path("jars/kafka")?])
+        .args(["kafka.tools.StorageTool", "format", "-t", TEMPLATE_ID])
+        .arg("-c")
+        .arg(&file))?;
+    // Moved into place whole; when another process was faster, its copy is as good.
+    let staged = target.with_extension(format!("{}", std::process::id()));
+    let moved = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&staged)?;
+        std::fs::copy(
+            log_dir.join("bootstrap.checkpoint"),
+            staged.join("bootstrap.checkpoint"),
+        )?;
+        if std::fs::rename(&staged, &target).is_err() {
+            std::fs::remove_dir_all(&staged)?;
+        }
+        Ok(())
+    };
+    moved().map_err(Error::io(format!("write {}", target.display())))?;
+    Ok(target)
+}
+
+/// An id as Kafka writes it: 16 random bytes in URL-safe base64 without padding, 22 characters.
+fn kafka_uuid() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = uuid::Uuid::new_v4().as_u128();
+    (0..22)
+        .map(|digit| {
+            // The last digit holds the two bits that are left, at its top.
+            let index = if digit == 21 {
+                (bits & 0b11) << 4
+            } else {
+                (bits >> (122 - 6 * digit)) & 0b11_1111
+            };
+            char::from(ALPHABET.get(index as usize).copied().unwrap_or(b'A'))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kafka_uuid;
+
+    #[test]
+    fn a_kafka_id_is_22_url_safe_characters_and_new_each_time() {
+        let (one, two) = (kafka_uuid(), kafka_uuid());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 22);
+        assert!(
+            one.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! Topics: to create before anything runs, and to read back when all is done.
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::Error;
+
+/// How long a broker may say nothing while it is read from.
+const READ_LIMIT: Duration = Duration::from_secs(20);
+
+/// A topic to create: its name, its partitions, its configuration.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    name: String,
+    partitions: i32,
+    config: Vec<(String, String)>,
+}
+
+impl Topic {
+    /// A topic with the broker's defaults.
+    pub fn new(name: &str, partitions: i32) -> Self {
+        Self {
+            name: name.into(),
+            partitions,
+            config: Vec::new(),
+        }
+    }
+
+    /// The same with a configuration entry, such as `cleanup.policy` = `compact`.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.config.push((key.into(), value.into()));
+        self
+    }
+}
+
+/// Creates the topics, once; those that exist already are left as they are.
+pub(crate) fn create(bootstrap: &str, topics: &[Topic]) -> Result<(), Error> {
+    let failed = |reason: String| Error::Kafka {
+        doing: "create topics".into(),
+        reason,
+    };
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .map_err(|error| failed(error.to_string()))?;
+    let wanted: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|topic| {
+            let mut new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(1));
+            for (key, value) in &topic.config {
+                new = new.set(key, value);
+            }
+            new
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .request_timeout(Some(Duration::from_secs(20)))
+        .operation_timeout(Some(Duration::from_secs(20)));
+    let results = off_runtime(admin.create_topics(&wanted, &options))?
+        .map_err(|error| failed(error.to_string()))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => return Err(failed(format!("{name}: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Gives `visit` every committed record from the start of each partition to its present end.
+pub(crate) fn read(
+    bootstrap: &str,
+    topic: &str,
+    mut visit: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<(), Error> {
+    let failed = |error: KafkaError| Error::Kafka {
+        doing: format!("read {topic}"),
+        reason: error.to_string(),
+    };
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "thmanyah-dev-reader")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .map_err(failed)?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), READ_LIMIT)
+        .map_err(failed)?;
+    let partitions = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
+    let mut start = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+        start
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .map_err(failed)?;
+    }
+    consumer.assign(&start).map_err(failed)?;
+    let mut open: HashSet<i32> = start
+        .elements()
+        .iter()
+        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .collect();
+    let mut heard = Instant::now();
+    while !open.is_empty() {
+        match consumer.poll(Duration::from_secs(1)) {
+            Some(Ok(record)) => visit(&record),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
+            Some(Err(error)) => return Err(failed(error)),
+            None if heard.elapsed() > READ_LIMIT => {
+                return Err(failed(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::OperationTimedOut,
+                )));
+            }
+            None => continue,
+        }
+        heard = Instant::now();
+    }
+    Ok(())
+}
+
+/// Drives a future to its end on a thread of its own, so that callers may be async or not.
+pub(crate) fn off_runtime<F>(future: F) -> Result<F::Output, Error>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map(|runtime| runtime.block_on(future))
+            })
+            .join()
+    })
+    .unwrap_or_else(|_| Err(std::io::Error::other("the future panicked")))
+    .map_err(Error::io("run an asynchronous request"))
+}
