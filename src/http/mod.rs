@@ -58,6 +58,8 @@ pub struct Api {
     pub partitions: watch::Receiver<i32>,
     /// What cursors are signed with; the same on every instance.
     pub cursor_key: [u8; 32],
+    /// Queries that run at the same time.
+    pub max_queries: usize,
 }
 
 /// [`Api`] as the handlers see it.
@@ -84,7 +86,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
 
 fn router(api: Api) -> Router {
     let served = Arc::new(Served {
-        reads: Reads::new(api.store),
+        reads: Reads::new(api.store, api.max_queries),
         recent: api.recent,
         health: api.health,
         metrics: api.metrics,

@@ -17,7 +17,7 @@ use crate::content::{
     ReplicaError, ReplicaPositions, ReplicaSettings, WatermarkSettings,
 };
 use crate::enricher::Rules;
-use crate::http::{Api, Health};
+use crate::http::{Api, Beat, Health};
 use crate::kafka::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES, Topics};
 use crate::kafka::{
     DescribeError, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError,
@@ -196,7 +196,7 @@ impl Process {
             self.start_materializer(&positions);
         }
         self.start_watermark(&positions);
-        let served = self.serve(listener, recent.clone());
+        let served = self.serve(listener, recent.as_ref());
         let watched = outcome.and(served).and_then(|server| {
             self.watch();
             Ok(server)
@@ -218,7 +218,7 @@ impl Process {
             topic: config.topics.enriched.to_string(),
             retention: config.recent.retention,
         };
-        Ok(Some(Recent::start(settings, self.store.clone(), self.metrics.clone())?))
+        Ok(Some(Recent::start(settings, self.store.clone())?))
     }
 
     fn start_workers(
@@ -227,7 +227,8 @@ impl Process {
         positions: &ReplicaPositions,
         recent: Option<&Recent>,
     ) -> Result<(), RunError> {
-        let topics = &self.config.topics;
+        let config = Arc::clone(&self.config);
+        let topics = &config.topics;
         let owned = {
             let (recent, id) = (recent.cloned(), self.id(&topics.enriched));
             Ownership::new(move |partitions| {
@@ -241,7 +242,7 @@ impl Process {
         let leases = Leases::default();
         for number in 0..self.config.enricher.workers {
             let name = format!("worker {number}");
-            self.health.register(&name, now_ms());
+            let beat = self.health.worker(&name, now_ms());
             let around = Surroundings {
                 store: self.store.clone(),
                 leases: leases.clone(),
@@ -269,6 +270,7 @@ impl Process {
                 wakeups: replica.wakeups(),
                 watermark: self.watermark.clone(),
                 metrics: self.metrics.clone(),
+                beat,
                 health: Arc::clone(&self.health),
                 owned: owned.clone(),
             };
@@ -363,12 +365,12 @@ impl Process {
             commit_interval: config.content.commit_interval,
         };
         let (table, positions) = (self.table.clone(), positions.clone());
-        let (metrics, health) = (self.metrics.clone(), Arc::clone(&self.health));
+        let metrics = self.metrics.clone();
         let name = "materializer".to_owned();
-        self.health.register(&name, now_ms());
-        self.spawn(name.clone(), move |stop| {
+        let beat = self.health.worker(&name, now_ms());
+        self.spawn(name, move |stop| {
             let materializer = Materializer::start(settings, &table, &positions, &metrics)?;
-            Ok(materializer.run(stop, || health.beat(&name, now_ms()))?)
+            Ok(materializer.run(stop, || beat.beat(now_ms()))?)
         });
     }
 
@@ -392,7 +394,7 @@ impl Process {
     fn serve(
         &self,
         listener: std::net::TcpListener,
-        recent: Option<Recent>,
+        recent: Option<&Recent>,
     ) -> Result<tokio::runtime::Runtime, RunError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -403,10 +405,10 @@ impl Process {
         let metrics = self.metrics.clone();
         let api = Api {
             store: self.store.clone(),
-            recent,
+            recent: recent.map(Recent::view),
             health: Arc::clone(&self.health),
             metrics: Arc::new(move || metrics.encode()),
-            partitions: self.topics.raw_partitions,
+            partitions: tokio::sync::watch::channel(self.topics.raw_partitions).1,
             cursor_key: self.cursor_key(),
             max_queries: self.config.http.max_queries,
         };
@@ -482,7 +484,7 @@ impl Process {
             }
         }
         if let Some(recent) = recent {
-            recent.stop();
+            recent.stop()?;
         }
         let runtime = watched?;
         runtime.shutdown_timeout(Duration::from_secs(2));
@@ -501,6 +503,7 @@ struct Parts {
     wakeups: crate::content::Wakeups,
     watermark: ContentWatermark,
     metrics: Metrics,
+    beat: Beat,
     health: Arc<Health>,
     owned: Ownership,
 }
@@ -517,6 +520,7 @@ impl Parts {
             wakeups: self.wakeups,
             watermark: self.watermark,
             metrics: self.metrics,
+            beat: self.beat,
             health: self.health,
             owned: self.owned,
         }

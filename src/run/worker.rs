@@ -7,7 +7,7 @@ use super::view::{StoreView, ViewError};
 use crate::content::{ContentTableError, ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
 use crate::enricher::{Headers, Output, RawRecord, Rules, Staged, Stream, Task, TaskError};
-use crate::http::Health;
+use crate::http::{Beat, Health};
 use crate::kafka::{
     DeadLetterSource, EnrichedSource, MemberError, Outgoing, ProducerError, Receipt, TopicId,
     Transactor, TransactorError, dead_letter_headers, enriched_headers,
@@ -119,7 +119,9 @@ pub(super) struct WorkerParts {
     pub(super) watermark: ContentWatermark,
     /// Counters.
     pub(super) metrics: Metrics,
-    /// Liveness and readiness.
+    /// Liveness of this worker.
+    pub(super) beat: Beat,
+    /// Readiness of its partitions.
     pub(super) health: Arc<Health>,
     /// Told whenever the owned partitions change.
     pub(super) owned: super::Ownership,
@@ -152,9 +154,8 @@ impl Worker {
 
     /// Runs until `stop` is set; then commits what is open and gives everything back.
     pub(super) fn run(mut self, stop: &AtomicBool) -> Result<(), WorkerError> {
-        let name = format!("worker {}", self.parts.number);
         while !stop.load(Ordering::Relaxed) {
-            self.parts.health.beat(&name, (self.parts.settings.now_ms)());
+            self.parts.beat.beat((self.parts.settings.now_ms)());
             let outcome = self.round();
             self.recover(outcome)?;
         }
@@ -352,7 +353,7 @@ impl Worker {
             self.parts
                 .metrics
                 .forget_partition(&self.parts.settings.raw_topic, Partition(*partition));
-            self.parts.health.remove(&component(*partition));
+            self.parts.health.forget(&component(*partition));
         }
         self.restore(changes.assigned)
     }
@@ -366,7 +367,7 @@ impl Worker {
             partitions.push(partition);
         }
         for partition in &partitions {
-            self.parts.health.set_restoring(&component(*partition), 0, 0.0);
+            self.parts.health.set_restoring(&component(*partition), 0, 0);
         }
         self.parts.restorer.request(leases, &partitions);
         self.publish_ownership();
