@@ -1,7 +1,6 @@
 //! Every setting there is.
 
 use super::choices::{LogFormat, Roles};
-use crate::codec::{OperationRule, TimeMode};
 use super::definition::Fallback::{Computed, Required, Text, Unset};
 use super::definition::{Setting, section, within};
 use super::error::ConfigError;
@@ -9,6 +8,7 @@ use super::layers::Layers;
 use super::names::{BrokerList, InstanceName, PeerUrl, TopicName};
 use super::properties::Properties;
 use super::quantities::{Bytes, show_duration};
+use crate::codec::{OperationRule, TimeMode};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -132,7 +132,11 @@ impl<'a> Materializer<'a> {
         let group = &settings.member.group;
         let committed = OffsetReader::new(&settings.client, group, Isolation::Committed)?;
         let ends = OffsetReader::new(&settings.client, group, Isolation::Uncommitted)?;
-        let transactor = Transactor::start(settings.producer.clone(), settings.member.clone(), metrics.clone())?;
+        let transactor = Transactor::start(
+            settings.producer.clone(),
+            settings.member.clone(),
+            metrics.clone(),
+        )?;
         Ok(Self {
             settings,
             transactor,
@@ -159,7 +163,11 @@ impl<'a> Materializer<'a> {
             let outcome = self.step(&mut looked);
             self.recover(outcome)?;
         }
-        let outcome = if self.opened.is_some() { self.commit() } else { Ok(()) };
+        let outcome = if self.opened.is_some() {
+            self.commit()
+        } else {
+            Ok(())
+        };
         self.recover(outcome)
     }
 
@@ -169,7 +177,8 @@ impl<'a> Materializer<'a> {
             for partition in &changes.revoked {
                 self.active.remove(partition);
             }
-            self.gated.retain(|partition| !changes.revoked.contains(partition));
+            self.gated
+                .retain(|partition| !changes.revoked.contains(partition));
             let mut partitions = changes.assigned;
             if changes.aborted {
                 self.forget_open();
@@ -187,7 +196,9 @@ impl<'a> Materializer<'a> {
             }
             wait = Duration::ZERO;
         }
-        let due = self.opened.is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
+        let due = self
+            .opened
+            .is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
         if due || self.records as usize >= TRANSACTION_RECORDS {
             return self.commit();
         }
@@ -195,7 +206,11 @@ impl<'a> Materializer<'a> {
         if self.opened.is_none() && looked.elapsed() >= self.settings.commit_interval {
             *looked = Instant::now();
             self.follow_markers();
-            if self.active.values().any(|active| active.committed != Some(active.position)) {
+            if self
+                .active
+                .values()
+                .any(|active| active.committed != Some(active.position))
+            {
                 return self.commit();
             }
         }
@@ -322,7 +337,9 @@ impl<'a> Materializer<'a> {
             return Ok(());
         }
         let topic = &self.settings.member.topic;
-        let committed = self.committed.committed(topic, self.gated.iter().copied())?;
+        let committed = self
+            .committed
+            .committed(topic, self.gated.iter().copied())?;
         let bounds = self.committed.bounds(topic, self.gated.iter().copied())?;
         for (partition, committed) in committed {
             let start = bounds.get(&partition).map_or(0, |(start, _)| *start);
@@ -337,7 +354,13 @@ impl<'a> Materializer<'a> {
             }
             self.transactor.member().resume_at(partition, position)?;
             let committed = committed.offset;
-            self.active.insert(partition, Active { position, committed });
+            self.active.insert(
+                partition,
+                Active {
+                    position,
+                    committed,
+                },
+            );
         }
         self.gated.clear();
         Ok(())
@@ -351,6 +374,10 @@ impl<'a> Materializer<'a> {
     /// The one way back after a failed call: no transaction is open, and everything owned goes through the gate again.
     fn recover(&mut self, outcome: Result<(), MaterializerError>) -> Result<(), MaterializerError> {
         match outcome {
+            // The next round begins with what the rebalance changed.
+            Err(MaterializerError::Transactor(TransactorError::Producer(
+                ProducerError::Interrupted,
+            ))) => Ok(()),
             Err(MaterializerError::Transactor(TransactorError::Producer(failure))) => {
                 tracing::warn!(%failure, "the materializer starts over from what was committed");
                 self.forget_open();

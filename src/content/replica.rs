@@ -5,6 +5,7 @@ use super::rows::{split, version_bytes};
 use super::table::{ContentTable, ContentTableError};
 use crate::codec::decode_content_row;
 use crate::domain::{ContentId, ContentVersion, JoinContent, Offset, Partition};
+use crate::health::Health;
 use crate::kafka::{
     ChangelogError, ChangelogReader, Isolation, OffsetReader, OffsetsError, Resume, TopicId, resume,
 };
@@ -12,10 +13,11 @@ use crate::metrics::Metrics;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rdkafka::ClientConfig;
 use rdkafka::message::Message;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thmanyah_state::{Direction, Position, Store, Table, WriteSet};
 
 /// Records folded into one write of the store.
@@ -80,7 +82,8 @@ impl ReplicaPositions {
                     .0
                     .get(*partition as usize)
                     .map_or(-1, |position| position.load(Ordering::Acquire));
-                end.saturating_sub(position.max(0)).max(0) as u64 + u64::from(position < 0 && *end > 0)
+                end.saturating_sub(position.max(0)).max(0) as u64
+                    + u64::from(position < 0 && *end > 0)
             })
             .sum()
     }
@@ -159,6 +162,7 @@ impl Replica {
         stop: &AtomicBool,
         now_ms: impl Fn() -> i64,
         metrics: &Metrics,
+        health: &Health,
     ) -> Result<(), ReplicaError> {
         let ends = OffsetReader::new(
             &self.settings.client,
@@ -171,6 +175,10 @@ impl Replica {
         }
         let reader =
             ChangelogReader::open(&self.settings.client, &self.settings.topic, starts.clone())?;
+        let partitions: Vec<i32> = starts.keys().copied().collect();
+        let mut restore = Some(Restore::begin(
+            ends.ends(&self.settings.topic, &partitions)?,
+        ));
         let mut batch = Batch::default();
         let mut stored = starts;
         let mut noted_ms = now_ms();
@@ -185,6 +193,12 @@ impl Replica {
             }
             metrics.restored.content.inc_by(batch.changes.len() as u64);
             self.fold(&mut batch, &reader, &mut stored)?;
+            if restore
+                .as_ref()
+                .is_some_and(|restore| restore.report(&self.positions, health))
+            {
+                restore = None;
+            }
             let now = now_ms();
             if now - noted_ms >= FRESHNESS_INTERVAL_MS {
                 noted_ms = now;
@@ -195,7 +209,11 @@ impl Replica {
     }
 
     /// Where to begin each partition; drops the rows of those that have to be rebuilt.
-    fn prepare(&self, ends: &OffsetReader, now_ms: i64) -> Result<BTreeMap<i32, i64>, ReplicaError> {
+    fn prepare(
+        &self,
+        ends: &OffsetReader,
+        now_ms: i64,
+    ) -> Result<BTreeMap<i32, i64>, ReplicaError> {
         let settings = &self.settings;
         let bounds = ends.bounds(&settings.topic, 0..settings.partitions)?;
         let mut starts = BTreeMap::new();
@@ -312,6 +330,37 @@ impl Replica {
     }
 }
 
+/// The first fold, up to the end that the changelog had at the start.
+struct Restore {
+    ends: BTreeMap<i32, i64>,
+    began: Instant,
+    total: Cell<u64>,
+}
+
+impl Restore {
+    fn begin(ends: BTreeMap<i32, i64>) -> Self {
+        Self {
+            ends,
+            began: Instant::now(),
+            total: Cell::new(0),
+        }
+    }
+
+    /// Tells how far it is; true once it is done.
+    fn report(&self, positions: &ReplicaPositions, health: &Health) -> bool {
+        let left = positions.left(&self.ends);
+        if left == 0 {
+            health.set_ready("content");
+            return true;
+        }
+        let total = self.total.get().max(left);
+        self.total.set(total);
+        let seconds = self.began.elapsed().as_secs_f64().max(0.001);
+        health.set_restoring("content", left, ((total - left) as f64 / seconds) as u64);
+        false
+    }
+}
+
 /// Changes read but not folded yet.
 #[derive(Default)]
 struct Batch {
@@ -331,7 +380,12 @@ impl Batch {
         }
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let Some(id) = key.and_then(ContentId::parse) else {
-            tracing::warn!(topic = record.topic(), partition, offset = record.offset(), "skipping a record whose key is no content id");
+            tracing::warn!(
+                topic = record.topic(),
+                partition,
+                offset = record.offset(),
+                "skipping a record whose key is no content id"
+            );
             return;
         };
         let Some(value) = record.payload() else {

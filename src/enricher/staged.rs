@@ -121,9 +121,7 @@ impl Staged {
     }
 
     /// Changes of the pending table: a value is put, `None` is deleted.
-    pub fn parked_changes(
-        &self,
-    ) -> impl Iterator<Item = (Partition, EventId, Option<&[u8]>)> + '_ {
+    pub fn parked_changes(&self) -> impl Iterator<Item = (Partition, EventId, Option<&[u8]>)> + '_ {
         self.parked.iter().map(|((partition, id), span)| {
             let value = span
                 .as_ref()

@@ -55,10 +55,16 @@ impl<E: fmt::Display> fmt::Display for TaskError<E> {
         match self {
             Self::View(error) => error.fmt(f),
             Self::ParkedMissing(partition, id) => {
-                write!(f, "partition {partition}: parked event {id} is missing from the store")
+                write!(
+                    f,
+                    "partition {partition}: parked event {id} is missing from the store"
+                )
             }
             Self::ParkedUnreadable(partition, id, error) => {
-                write!(f, "partition {partition}: parked event {id} is unreadable: {error}")
+                write!(
+                    f,
+                    "partition {partition}: parked event {id} is unreadable: {error}"
+                )
             }
         }
     }

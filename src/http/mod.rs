@@ -6,15 +6,13 @@
 mod content;
 mod cursor;
 mod events;
-mod health;
 mod ops;
 mod params;
 mod problem;
 mod reads;
 mod stream;
 
-pub use health::{Beat, Component, Health, STUCK_AFTER_MS};
-
+use crate::health::Health;
 use crate::recent::RecentView;
 use axum::Router;
 use axum::extract::Request;

@@ -17,9 +17,9 @@ pub use ffi::{DescribeError, TopicId};
 pub use headers::{DeadLetterSource, EnrichedSource, dead_letter_headers, enriched_headers};
 pub use member::{Changes, Member, MemberError, MemberSettings};
 pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
+pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
 pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};
-pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
 
 pub(crate) use ffi::topic_ids;
 

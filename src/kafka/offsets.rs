@@ -143,7 +143,11 @@ impl OffsetReader {
                     .map_err(|error| failed(what, topic, error))?;
                 match element.offset() {
                     Offset::Offset(offset) => Ok((element.partition(), offset)),
-                    other => Err(failed(what, topic, format!("the brokers answered {other:?}"))),
+                    other => Err(failed(
+                        what,
+                        topic,
+                        format!("the brokers answered {other:?}"),
+                    )),
                 }
             })
             .collect()

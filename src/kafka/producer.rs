@@ -52,6 +52,9 @@ pub enum ProducerError {
     /// Nobody knows whether the commit happened: as [`Self::Replace`], and nothing is applied.
     #[error("the outcome of the commit is unknown: {0}")]
     UnknownOutcome(String),
+    /// A rebalance came in between and aborted the transaction: its consequences come first.
+    #[error("a rebalance came in between")]
+    Interrupted,
     /// The process is stopping.
     #[error("stopped while waiting for the transaction coordinator")]
     Stopped,
@@ -137,7 +140,12 @@ impl ClientContext for Reports {
                     + broker.disconnects.unwrap_or_default()
             })
             .sum();
-        if self.counters.lock().replace(sum).is_some_and(|before| sum > before) {
+        if self
+            .counters
+            .lock()
+            .replace(sum)
+            .is_some_and(|before| sum > before)
+        {
             self.trouble.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -221,7 +229,9 @@ impl TransactionalProducer {
         reports.failed.store(false, Ordering::Release);
         *reports.first_failure.lock() = None;
         reports.delivered.lock().clear();
-        producer.begin_transaction().map_err(|error| classify(&error))?;
+        producer
+            .begin_transaction()
+            .map_err(|error| classify(&error))?;
         self.open = true;
         Ok(())
     }
@@ -243,7 +253,10 @@ impl TransactionalProducer {
                 return Ok(());
             };
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                return Err(ProducerError::Abort(format!("topic `{}`: {error}", record.topic)));
+                return Err(ProducerError::Abort(format!(
+                    "topic `{}`: {error}",
+                    record.topic
+                )));
             }
             ffi::flush(producer.client(), FLUSH_STEP);
             producer.poll(Duration::ZERO);
@@ -267,7 +280,10 @@ impl TransactionalProducer {
         group: &ConsumerGroupMetadata,
     ) -> Result<Receipt, ProducerError> {
         // Without a valid offset send_offsets succeeds silently and fences nobody.
-        debug_assert!(offsets.count() > 0, "a transaction carries at least one offset");
+        debug_assert!(
+            offsets.count() > 0,
+            "a transaction carries at least one offset"
+        );
         self.flush()?;
         let producer = self.producer()?;
         let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
@@ -290,7 +306,11 @@ impl TransactionalProducer {
             self.suspect(format!(
                 "the commit took {} ms{}",
                 took.as_millis(),
-                if trouble { " with a time-out, retry or disconnect" } else { "" }
+                if trouble {
+                    " with a time-out, retry or disconnect"
+                } else {
+                    ""
+                }
             ));
         }
         Ok(Receipt { delivered, took })
@@ -394,7 +414,10 @@ impl TransactionalProducer {
             .set("acks", "all")
             .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
             .set("retry.backoff.max.ms", "1000")
-            .set("message.max.bytes", self.settings.max_record_bytes.to_string())
+            .set(
+                "message.max.bytes",
+                self.settings.max_record_bytes.to_string(),
+            )
             .set("partitioner", "murmur2_random")
             .set("statistics.interval.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Info);

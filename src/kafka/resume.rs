@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn a_position_inside_the_log_is_gone_on_with() {
         for offset in [3, 5, 9] {
-            assert_eq!(resume(at(offset), TOPIC, (3, 9), true, DAY), Resume::From(offset));
+            assert_eq!(
+                resume(at(offset), TOPIC, (3, 9), true, DAY),
+                Resume::From(offset)
+            );
         }
     }
 
@@ -115,6 +118,9 @@ mod tests {
             Resume::Rebuild(Rebuild::TooOld)
         );
         assert_eq!(resume(at(9), TOPIC, (3, 9), true, 7 * DAY), Resume::From(9));
-        assert_eq!(resume(at(5), TOPIC, (3, 9), false, 7 * DAY), Resume::From(5));
+        assert_eq!(
+            resume(at(5), TOPIC, (3, 9), false, 7 * DAY),
+            Resume::From(5)
+        );
     }
 }

@@ -66,6 +66,7 @@ impl Transactor {
         &self,
         records: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> Result<(), ProducerError> {
+        self.uninterrupted()?;
         let mut producer = self.producer.lock();
         if !producer.is_open() {
             producer.begin()?;
@@ -82,6 +83,7 @@ impl Transactor {
         &self,
         positions: impl IntoIterator<Item = (i32, i64, String)>,
     ) -> Result<Receipt, ProducerError> {
+        self.uninterrupted()?;
         let mut offsets = TopicPartitionList::new();
         for (partition, position, metadata) in positions {
             let mut element = offsets.add_partition(&self.topic, partition);
@@ -89,6 +91,10 @@ impl Transactor {
                 .set_offset(Offset::Offset(position))
                 .map_err(|error| ProducerError::Abort(error.to_string()))?;
             element.set_metadata(metadata);
+        }
+        if offsets.count() == 0 {
+            // Without an offset send_offsets would succeed silently and fence nobody.
+            return Err(ProducerError::Abort("nothing to commit".to_owned()));
         }
         let group = self
             .member
@@ -109,12 +115,23 @@ impl Transactor {
         Ok(receipt)
     }
 
+    /// IMPORTANT: between a rebalance, whose callback aborted the open transaction, and the caller's look at
+    /// [`changes`](Self::changes) nothing may be sent or committed: the caller still holds what the aborted transaction
+    /// had sent, and a new transaction would commit the offsets without the records.
+    fn uninterrupted(&self) -> Result<(), ProducerError> {
+        if self.member.has_changes() {
+            return Err(ProducerError::Interrupted);
+        }
+        Ok(())
+    }
+
     /// Does what a failed call asked for. After it no transaction is open, and what was committed has to be read again.
     pub fn recover(&self, failure: &ProducerError) -> Result<(), ProducerError> {
         let mut producer = self.producer.lock();
         producer.abort();
         match failure {
             ProducerError::Stopped => return Err(ProducerError::Stopped),
+            ProducerError::Interrupted => return Ok(()),
             ProducerError::Abort(_) => {
                 self.metrics.transactions.aborted.inc();
                 // An abort that did not go through leaves its transaction to the fence of the replacement.

@@ -216,6 +216,9 @@ impl Barrier {
         mut leases: BTreeMap<i32, Lease>,
         partitions: &[i32],
     ) -> Result<Vec<Passed>, BarrierError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
         let assigned_ms = (self.now_ms)();
         for partition in partitions {
             while !leases.contains_key(partition) {
@@ -290,7 +293,9 @@ impl Barrier {
         while self.watermark.get().is_none_or(|w| w < assigned_ms) {
             self.go_on(request)?;
             if began.elapsed() > FIRST_BOOT_WAIT {
-                tracing::warn!("the content that is already there was not applied within {FIRST_BOOT_WAIT:?}: events will wait for it");
+                tracing::warn!(
+                    "the content that is already there was not applied within {FIRST_BOOT_WAIT:?}: events will wait for it"
+                );
                 break;
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -301,7 +306,9 @@ impl Barrier {
     /// Where each partition goes on, by what the group committed.
     fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Start>, BarrierError> {
         let topic = &self.settings.raw_topic;
-        let committed = self.committed.committed(topic, partitions.iter().copied())?;
+        let committed = self
+            .committed
+            .committed(topic, partitions.iter().copied())?;
         let bounds = self.committed.bounds(topic, partitions.iter().copied())?;
         let mut starts = BTreeMap::new();
         for (partition, committed) in committed {
@@ -435,7 +442,9 @@ impl Barrier {
                 self.set_positions(&positions, &mut writes);
                 self.store.apply(&mut writes)?;
                 let done = |(partition, (_, end)): (&i32, &(i64, i64))| {
-                    positions.get(partition).is_some_and(|position| position >= end)
+                    positions
+                        .get(partition)
+                        .is_some_and(|position| position >= end)
                 };
                 if bounds.iter().all(done) {
                     return Ok(());
@@ -448,9 +457,15 @@ impl Barrier {
 
     fn fold(&self, record: &impl Message, writes: &mut WriteSet) {
         self.metrics.restored.pending.inc();
-        let id = record.key().and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
+        let id = record
+            .key()
+            .and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
         let Some(id) = id.map(EventId) else {
-            tracing::warn!(topic = record.topic(), offset = record.offset(), "skipping a record whose key is no event id");
+            tracing::warn!(
+                topic = record.topic(),
+                offset = record.offset(),
+                "skipping a record whose key is no event id"
+            );
             return;
         };
         let key = parked_key(Partition(record.partition()), id);
@@ -473,7 +488,9 @@ impl Barrier {
 
     fn drop_pending(&self, partition: i32) -> Result<(), BarrierError> {
         let prefix = partition.to_be_bytes();
-        Ok(self.store.drop_partition(Table::Pending, &prefix, partition)?)
+        Ok(self
+            .store
+            .drop_partition(Table::Pending, &prefix, partition)?)
     }
 
     /// Builds each partition's task from the committed state and the pending table.

@@ -17,7 +17,8 @@ use crate::content::{
     ReplicaError, ReplicaPositions, ReplicaSettings, WatermarkSettings,
 };
 use crate::enricher::Rules;
-use crate::http::{Api, Beat, Health};
+use crate::health::{Beat, Health};
+use crate::http::Api;
 use crate::kafka::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES, Topics};
 use crate::kafka::{
     DescribeError, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError,
@@ -137,14 +138,20 @@ struct Process {
 
 /// Runs until `asked` is cancelled or a part fails.
 pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(), RunError> {
-    let listener = std::net::TcpListener::bind(config.listen).map_err(|reason| RunError::Listen {
-        listen: config.listen,
-        reason,
-    })?;
+    let listener =
+        std::net::TcpListener::bind(config.listen).map_err(|reason| RunError::Listen {
+            listen: config.listen,
+            reason,
+        })?;
     let options = Options {
         wal_bytes: config.store.wal_bytes.0,
         memtable_bytes: config.store.memtable_bytes.0 as usize,
-        ..Options::for_memory(config.store.memory.map_or_else(memory_limit, |bytes| bytes.0))
+        ..Options::for_memory(
+            config
+                .store
+                .memory
+                .map_or_else(memory_limit, |bytes| bytes.0),
+        )
     };
     let store = Store::open(&config.state_dir, &options)?;
     let table = ContentTable::new(store.clone(), config.content.cache_rows);
@@ -157,7 +164,10 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
     let owned = [&names.content_changelog, &names.pending, &names.enriched];
     let owned: Vec<&str> = owned.iter().map(|name| name.as_str()).collect();
     let ids = topic_ids(reader.client(), &owned, DESCRIBE)?;
-    let cluster = reader.client().fetch_cluster_id(DESCRIBE).unwrap_or_default();
+    let cluster = reader
+        .client()
+        .fetch_cluster_id(DESCRIBE)
+        .unwrap_or_default();
     drop(reader);
     let process = Process {
         config: Arc::new(config),
@@ -243,6 +253,7 @@ impl Process {
         for number in 0..self.config.enricher.workers {
             let name = format!("worker {number}");
             let beat = self.health.worker(&name, now_ms());
+            self.health.set_restoring(&name, 0, 0);
             let around = Surroundings {
                 store: self.store.clone(),
                 leases: leases.clone(),
@@ -252,14 +263,16 @@ impl Process {
                 stop: Arc::clone(&self.stop),
                 now_ms,
             };
-            let restorer = Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
-                .map_err(WorkerError::from)?;
+            let restorer =
+                Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
+                    .map_err(WorkerError::from)?;
             let instance = format!("{}-{}-{number}", self.config.app, self.config.instance);
             let raw = &topics.engagement_events_raw;
             let producer = self.producer_settings(&instance);
             let member = self.member_settings(enricher_group(&self.config), instance, raw);
             let parts = Parts {
                 number,
+                name: name.clone(),
                 settings: Arc::clone(&settings),
                 restorer,
                 view: StoreView {
@@ -344,9 +357,10 @@ impl Process {
     }
 
     fn start_replica(&mut self, replica: Replica) {
-        let metrics = self.metrics.clone();
+        let (metrics, health) = (self.metrics.clone(), Arc::clone(&self.health));
+        health.set_restoring("content", 0, 0);
         self.spawn("content replica".to_owned(), move |stop| {
-            Ok(replica.run(stop, now_ms, &metrics)?)
+            Ok(replica.run(stop, now_ms, &metrics, &health)?)
         });
     }
 
@@ -443,11 +457,13 @@ impl Process {
         body: impl FnOnce(&AtomicBool) -> Result<(), RunError> + Send + 'static,
     ) {
         let (stop, asked) = (Arc::clone(&self.stop), self.asked.clone());
-        let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
-            // Also when the body panics.
-            let _ended = asked.drop_guard();
-            body(&stop)
-        });
+        let spawned = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || {
+                // Also when the body panics.
+                let _ended = asked.drop_guard();
+                body(&stop)
+            });
         match spawned {
             Ok(thread) => self.threads.push((name, thread)),
             Err(error) => {
@@ -496,6 +512,7 @@ impl Process {
 /// [`WorkerParts`] without the transactor, which is started on the worker's own thread.
 struct Parts {
     number: usize,
+    name: String,
     settings: Arc<WorkerSettings>,
     restorer: Restorer,
     view: StoreView,
@@ -512,6 +529,7 @@ impl Parts {
     fn with(self, transactor: Transactor) -> WorkerParts {
         WorkerParts {
             number: self.number,
+            name: self.name,
             settings: self.settings,
             transactor,
             restorer: self.restorer,

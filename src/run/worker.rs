@@ -7,7 +7,7 @@ use super::view::{StoreView, ViewError};
 use crate::content::{ContentTableError, ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
 use crate::enricher::{Headers, Output, RawRecord, Rules, Staged, Stream, Task, TaskError};
-use crate::http::{Beat, Health};
+use crate::health::{Beat, Health};
 use crate::kafka::{
     DeadLetterSource, EnrichedSource, MemberError, Outgoing, ProducerError, Receipt, TopicId,
     Transactor, TransactorError, dead_letter_headers, enriched_headers,
@@ -103,6 +103,8 @@ struct Owned {
 pub(super) struct WorkerParts {
     /// Number of the worker in its instance.
     pub(super) number: usize,
+    /// Its name in the health report.
+    pub(super) name: String,
     /// Settings shared with the others.
     pub(super) settings: Arc<WorkerSettings>,
     /// Group member and producer.
@@ -284,11 +286,12 @@ impl Worker {
                 (now != owned.committed).then_some((*partition, now.0, now.1))
             })
             .collect();
-        let receipt = self.parts.transactor.commit(
-            moved
-                .iter()
-                .map(|(partition, position, ledger)| (*partition, position.0, ledger.to_string())),
-        )?;
+        let receipt =
+            self.parts
+                .transactor
+                .commit(moved.iter().map(|(partition, position, ledger)| {
+                    (*partition, position.0, ledger.to_string())
+                }))?;
         self.apply(&receipt)?;
         for (partition, position, ledger) in moved {
             if let Some(owned) = self.tasks.get_mut(&partition) {
@@ -317,7 +320,8 @@ impl Worker {
                 topic_id: self.parts.settings.pending_id,
                 fresh_at_ms: (self.parts.settings.now_ms)(),
             };
-            self.writes.set_position(Table::Pending, partition, position);
+            self.writes
+                .set_position(Table::Pending, partition, position);
         }
         if !self.writes.is_empty() {
             self.parts.store.apply(&mut self.writes)?;
@@ -347,6 +351,8 @@ impl Worker {
         };
         tracing::info!(worker = self.parts.number, assigned = ?changes.assigned, revoked = ?changes.revoked, "rebalanced");
         self.drop_open();
+        // The first assignment, even an empty one, makes the worker ready but for its partitions.
+        self.parts.health.set_ready(&self.parts.name);
         for partition in &changes.revoked {
             self.tasks.remove(partition);
             self.parts.restorer.forget(*partition);
@@ -367,7 +373,9 @@ impl Worker {
             partitions.push(partition);
         }
         for partition in &partitions {
-            self.parts.health.set_restoring(&component(*partition), 0, 0);
+            self.parts
+                .health
+                .set_restoring(&component(*partition), 0, 0);
         }
         self.parts.restorer.request(leases, &partitions);
         self.publish_ownership();
@@ -385,7 +393,10 @@ impl Worker {
                 let partition = task.partition();
                 let committed = (task.position(), task.ledger());
                 tracing::info!(worker = self.parts.number, %partition, position = %committed.0, parked = task.parked(), "restored");
-                self.parts.transactor.member().resume_at(partition.0, committed.0.0)?;
+                self.parts
+                    .transactor
+                    .member()
+                    .resume_at(partition.0, committed.0.0)?;
                 self.parts.metrics.set_ledger(partition, &committed.1);
                 self.parts.health.set_ready(&component(partition.0));
                 let owned = Owned {
@@ -418,6 +429,10 @@ impl Worker {
     /// built again from what was committed.
     fn recover(&mut self, outcome: Result<(), WorkerError>) -> Result<(), WorkerError> {
         let failure = match outcome {
+            // The next round begins with what the rebalance changed.
+            Err(WorkerError::Transactor(TransactorError::Producer(ProducerError::Interrupted))) => {
+                return Ok(());
+            }
             Err(WorkerError::Transactor(TransactorError::Producer(failure))) => failure,
             outcome => return outcome,
         };
@@ -437,7 +452,8 @@ impl Worker {
     }
 
     fn publish_ownership(&self) {
-        let partitions = self.tasks.keys().copied().collect();
+        let restoring = self.parts.restorer.wanted();
+        let partitions = self.tasks.keys().copied().chain(restoring).collect();
         self.parts.owned.set(self.parts.number, partitions);
     }
 

@@ -89,6 +89,7 @@ impl Server {
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             partitions: count,
             cursor_key: [7; 32],
+            max_queries: 8,
         };
         change(&mut api);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
