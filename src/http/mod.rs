@@ -41,7 +41,7 @@ const BODY_LIMIT: u64 = 64 << 10;
 /// How long requests in flight may take after the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Writes the metrics as OpenMetrics text.
+/// Writes the metrics as `OpenMetrics` text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the API answers from.
@@ -58,6 +58,8 @@ pub struct Api {
     pub partitions: watch::Receiver<i32>,
     /// What cursors are signed with; the same on every instance.
     pub cursor_key: [u8; 32],
+    /// Queries that run at the same time.
+    pub max_queries: usize,
 }
 
 /// [`Api`] as the handlers see it.
@@ -84,7 +86,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
 
 fn router(api: Api) -> Router {
     let served = Arc::new(Served {
-        reads: Reads::new(api.store),
+        reads: Reads::new(api.store, api.max_queries),
         recent: api.recent,
         health: api.health,
         metrics: api.metrics,
@@ -124,6 +126,10 @@ async fn refuse_oversize(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the layer hands panics over by value"
+)]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let reason = panic
         .downcast_ref::<String>()

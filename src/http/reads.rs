@@ -7,8 +7,6 @@ use std::time::Duration;
 use thmanyah_state::Store;
 use tokio::sync::Semaphore;
 
-/// Reads that run at the same time.
-const RUNNING: usize = 8;
 /// Reads that wait for one of those to end.
 const WAITING: usize = 256;
 /// How long one waits.
@@ -31,10 +29,10 @@ impl Drop for Waiting<'_> {
 }
 
 impl Reads {
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store, max_queries: usize) -> Self {
         Self {
             store,
-            running: Arc::new(Semaphore::new(RUNNING)),
+            running: Arc::new(Semaphore::new(max_queries)),
             waiting: Arc::new(AtomicUsize::new(0)),
         }
     }
