@@ -142,7 +142,7 @@ impl Server {
         }
     }
 
-    /// Publishes events: partition, published_ms, JSON.
+    /// Publishes events: partition, time of publication, JSON.
     fn publish(&self, events: &[(i32, i64, String)]) {
         let mut batch = Batch::default();
         for (offset, (partition, published_ms, json)) in (0..).zip(events) {
