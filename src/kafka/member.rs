@@ -185,6 +185,11 @@ impl Member {
         self.consumer.context().changes.lock().take()
     }
 
+    /// Whether rebalances changed anything since the last call of [`changes`](Self::changes).
+    pub fn has_changes(&self) -> bool {
+        self.consumer.context().changes.lock().is_some()
+    }
+
     /// The group's metadata as the last assignment left it.
     pub fn group(&self) -> Option<Arc<ConsumerGroupMetadata>> {
         self.consumer.context().group.lock().clone()

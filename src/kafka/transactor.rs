@@ -61,11 +61,12 @@ impl Transactor {
         self.member.changes()
     }
 
-    /// Queues records in the open transaction, opening one if there is none.
+    /// Queues records in the open transaction, opening one if there is none. Refused while a rebalance was not followed.
     pub fn send<'a>(
         &self,
         records: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> Result<(), ProducerError> {
+        self.refuse_unfollowed()?;
         let mut producer = self.producer.lock();
         if !producer.is_open() {
             producer.begin()?;
@@ -82,6 +83,7 @@ impl Transactor {
         &self,
         positions: impl IntoIterator<Item = (i32, i64, String)>,
     ) -> Result<Receipt, ProducerError> {
+        self.refuse_unfollowed()?;
         let mut offsets = TopicPartitionList::new();
         for (partition, position, metadata) in positions {
             let mut element = offsets.add_partition(&self.topic, partition);
@@ -107,6 +109,16 @@ impl Transactor {
             .commit_seconds
             .observe(receipt.took().as_secs_f64());
         Ok(receipt)
+    }
+
+    /// IMPORTANT: a rebalance aborts the open transaction inside `poll`, between a record and the next. What was sent
+    /// before is gone then, while the caller still counts it. Were the rest sent and committed before the caller has
+    /// looked at [`changes`](Self::changes), the offsets would cover outputs that were never published.
+    fn refuse_unfollowed(&self) -> Result<(), ProducerError> {
+        if self.member.has_changes() {
+            return Err(ProducerError::Abort("the group was rebalanced".to_owned()));
+        }
+        Ok(())
     }
 
     /// Does what a failed call asked for. After it no transaction is open, and what was committed has to be read again.
