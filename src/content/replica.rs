@@ -153,12 +153,14 @@ impl Replica {
         self.positions.clone()
     }
 
-    /// Follows the changelog until `stop` is set. `now_ms` is the wall clock.
+    /// Follows the changelog until `stop` is set. `now_ms` is the wall clock; `restoring` is told how many offsets are left
+    /// of those that the changelog had at the start, until none is.
     pub fn run(
         self,
         stop: &AtomicBool,
         now_ms: impl Fn() -> i64,
         metrics: &Metrics,
+        restoring: impl Fn(u64),
     ) -> Result<(), ReplicaError> {
         let ends = OffsetReader::new(
             &self.settings.client,
@@ -166,6 +168,8 @@ impl Replica {
             Isolation::Committed,
         )?;
         let starts = self.prepare(&ends, now_ms())?;
+        let partitions: Vec<i32> = starts.keys().copied().collect();
+        let mut awaited = Some(ends.ends(&self.settings.topic, &partitions)?);
         for (partition, start) in &starts {
             self.positions.publish(*partition, *start);
         }
@@ -185,6 +189,13 @@ impl Replica {
             }
             metrics.restored.content.inc_by(batch.changes.len() as u64);
             self.fold(&mut batch, &reader, &mut stored)?;
+            if let Some(ends) = &awaited {
+                let left = self.positions.left(ends);
+                restoring(left);
+                if left == 0 {
+                    awaited = None;
+                }
+            }
             let now = now_ms();
             if now - noted_ms >= FRESHNESS_INTERVAL_MS {
                 noted_ms = now;

@@ -45,6 +45,9 @@ use worker::{Worker, WorkerParts, WorkerSettings};
 /// How long the brokers may take to describe the topics.
 const DESCRIBE: Duration = Duration::from_secs(30);
 
+/// The content table among the components that must be restored.
+const CONTENT: &str = "content";
+
 /// Why the process ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -345,8 +348,15 @@ impl Process {
 
     fn start_replica(&mut self, replica: Replica) {
         let metrics = self.metrics.clone();
+        let health = Arc::clone(&self.health);
+        // Also what makes an instance ready that owns no partition.
+        health.set_restoring(CONTENT, 0, 0);
+        let restoring = move |left| match left {
+            0 => health.set_ready(CONTENT),
+            left => health.set_restoring(CONTENT, left, 0),
+        };
         self.spawn("content replica".to_owned(), move |stop| {
-            Ok(replica.run(stop, now_ms, &metrics)?)
+            Ok(replica.run(stop, now_ms, &metrics, restoring)?)
         });
     }
 
