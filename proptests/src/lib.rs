@@ -1,3 +1,9 @@
-//! What the properties and the end-to-end suites compare thmanyah with. Nothing here uses its code.
+//! What the properties and the end-to-end suites compare thmanyah with, and how they drive it from outside.
 
+pub mod checker;
+pub mod deployment;
+pub mod feed;
 pub mod oracle;
+pub mod pages;
+pub mod rows;
+pub mod topics;

@@ -1,5 +1,5 @@
 //! The expected output for a plain row of the database, worked out the slow way: exact rationals, a calendar walked year
-//! by year, and another JSON writer.
+//! by year, and another JSON writer. Nothing here uses the code of thmanyah.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
