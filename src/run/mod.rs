@@ -40,7 +40,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thmanyah_state::{Options, Store};
 use tokio_util::sync::CancellationToken;
 use view::StoreView;
-use worker::{Worker, WorkerParts, WorkerSettings};
+use worker::{Worker, WorkerParts, WorkerSettings, worker_name};
 
 /// How long the brokers may take to describe the topics.
 const DESCRIBE: Duration = Duration::from_secs(30);
@@ -244,8 +244,10 @@ impl Process {
         let barrier = Arc::new(self.barrier_settings());
         let leases = Leases::default();
         for number in 0..self.config.enricher.workers {
-            let name = format!("worker {number}");
+            let name = worker_name(number);
             let beat = self.health.worker(&name, now_ms());
+            // Not ready before it is in the group and knows its partitions.
+            self.health.set_restoring(&name, 0, 0);
             let around = Surroundings {
                 store: self.store.clone(),
                 leases: leases.clone(),
@@ -378,9 +380,12 @@ impl Process {
         let metrics = self.metrics.clone();
         let name = "materializer".to_owned();
         let beat = self.health.worker(&name, now_ms());
-        self.spawn(name, move |stop| {
+        let health = Arc::clone(&self.health);
+        health.set_restoring(&name, 0, 0);
+        self.spawn(name.clone(), move |stop| {
             let materializer = Materializer::start(settings, &table, &positions, &metrics)?;
-            Ok(materializer.run(stop, || beat.beat(now_ms()))?)
+            let ready = || health.set_ready(&name);
+            Ok(materializer.run(stop, || beat.beat(now_ms()), ready)?)
         });
     }
 
