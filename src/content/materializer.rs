@@ -110,6 +110,8 @@ pub struct Materializer<'a> {
     table: &'a ContentTable,
     replica: &'a ReplicaPositions,
     metrics: &'a Metrics,
+    /// Whether the group has ever assigned anything, be it nothing.
+    joined: bool,
     active: BTreeMap<i32, Active>,
     /// Partitions that wait until the replica shows all rows written so far, by this process or another; with the
     /// changelog's ends once they are known.
@@ -145,6 +147,7 @@ impl<'a> Materializer<'a> {
             table,
             replica,
             metrics,
+            joined: false,
             active: BTreeMap::new(),
             gated: Vec::new(),
             gate: None,
@@ -155,13 +158,26 @@ impl<'a> Materializer<'a> {
         })
     }
 
-    /// Runs until `stop` is set; then commits what is open.
-    pub fn run(mut self, stop: &AtomicBool, beat: impl Fn()) -> Result<(), MaterializerError> {
+    /// Runs until `stop` is set; then commits what is open. `ready` is called once, when it first is in the group and past the
+    /// gate with what was assigned.
+    pub fn run(
+        mut self,
+        stop: &AtomicBool,
+        beat: impl Fn(),
+        ready: impl FnOnce(),
+    ) -> Result<(), MaterializerError> {
         let mut looked = Instant::now();
+        let mut ready = Some(ready);
         while !stop.load(Ordering::Relaxed) {
             beat();
             let outcome = self.step(&mut looked);
             self.recover(outcome)?;
+            if self.joined
+                && self.gated.is_empty()
+                && let Some(ready) = ready.take()
+            {
+                ready();
+            }
         }
         let outcome = if self.opened.is_some() {
             self.commit()
@@ -174,6 +190,7 @@ impl<'a> Materializer<'a> {
     /// One round: a rebalance's consequences, the gate, records, a commit that is due.
     fn step(&mut self, looked: &mut Instant) -> Result<(), MaterializerError> {
         if let Some(changes) = self.transactor.changes() {
+            self.joined = true;
             for partition in &changes.revoked {
                 self.active.remove(partition);
             }
@@ -341,6 +358,7 @@ impl<'a> Materializer<'a> {
             .committed
             .committed(topic, self.gated.iter().copied())?;
         let bounds = self.committed.bounds(topic, self.gated.iter().copied())?;
+        let mut resumed = Vec::with_capacity(self.gated.len());
         for (partition, committed) in committed {
             let start = bounds.get(&partition).map_or(0, |(start, _)| *start);
             let position = committed.offset.unwrap_or(start);
@@ -352,7 +370,7 @@ impl<'a> Materializer<'a> {
                     committed: position,
                 });
             }
-            self.transactor.member().resume_at(partition, position)?;
+            resumed.push((partition, position));
             let committed = committed.offset;
             self.active.insert(
                 partition,
@@ -362,6 +380,7 @@ impl<'a> Materializer<'a> {
                 },
             );
         }
+        self.transactor.member().resume_at(&resumed)?;
         self.gated.clear();
         Ok(())
     }

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long a seek may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the request that wakes librdkafka's fetching thread is waited for.
+const WAKE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How to join a group.
 #[derive(Clone)]
 pub struct MemberSettings {
@@ -212,13 +215,21 @@ impl Member {
         self.consumer.context().group.lock().clone()
     }
 
-    /// Reads on from `offset`, after a barrier.
-    pub fn resume_at(&self, partition: i32, offset: i64) -> Result<(), MemberError> {
+    /// Reads on from these offsets, after a barrier.
+    pub fn resume_at(&self, positions: &[(i32, i64)]) -> Result<(), MemberError> {
         let topic = &self.settings.topic;
-        self.consumer
-            .seek(topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)
-            .and_then(|()| self.consumer.resume(&self.one(partition)))
-            .map_err(|error| self.fatal(format!("partition {partition}: {error}")))
+        let mut resumed = TopicPartitionList::with_capacity(positions.len());
+        for (partition, offset) in positions {
+            self.consumer
+                .seek(topic, *partition, Offset::Offset(*offset), SEEK_TIMEOUT)
+                .and_then(|()| self.consumer.resume(&self.one(*partition)))
+                .and_then(|()| resumed.add_partition_offset(topic, *partition, Offset::End))
+                .map_err(|error| self.fatal(format!("partition {partition}: {error}")))?;
+        }
+        // Resuming wakes nobody: librdkafka's thread of the leader sleeps for up to a second before it looks for partitions
+        // to fetch. Any request to the leader wakes it; that the question is answered does not matter.
+        let _ = self.consumer.offsets_for_times(resumed, WAKE_TIMEOUT);
+        Ok(())
     }
 
     /// Stops reading until the next [`resume_at`](Self::resume_at).

@@ -41,7 +41,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thmanyah_state::{Options, Store};
 use tokio_util::sync::CancellationToken;
 use view::StoreView;
-use worker::{Worker, WorkerParts, WorkerSettings};
+use worker::{Worker, WorkerParts, WorkerSettings, worker_name};
 
 /// How long the brokers may take to describe the topics.
 const DESCRIBE: Duration = Duration::from_secs(30);
@@ -251,8 +251,9 @@ impl Process {
         let barrier = Arc::new(self.barrier_settings());
         let leases = Leases::default();
         for number in 0..self.config.enricher.workers {
-            let name = format!("worker {number}");
+            let name = worker_name(number);
             let beat = self.health.worker(&name, now_ms());
+            // Not ready before it is in the group and knows its partitions.
             self.health.set_restoring(&name, 0, 0);
             let around = Surroundings {
                 store: self.store.clone(),
@@ -272,7 +273,6 @@ impl Process {
             let member = self.member_settings(enricher_group(&self.config), instance, raw);
             let parts = Parts {
                 number,
-                name: name.clone(),
                 settings: Arc::clone(&settings),
                 restorer,
                 view: StoreView {
@@ -382,9 +382,12 @@ impl Process {
         let metrics = self.metrics.clone();
         let name = "materializer".to_owned();
         let beat = self.health.worker(&name, now_ms());
-        self.spawn(name, move |stop| {
+        let health = Arc::clone(&self.health);
+        health.set_restoring(&name, 0, 0);
+        self.spawn(name.clone(), move |stop| {
             let materializer = Materializer::start(settings, &table, &positions, &metrics)?;
-            Ok(materializer.run(stop, || beat.beat(now_ms()))?)
+            let ready = || health.set_ready(&name);
+            Ok(materializer.run(stop, || beat.beat(now_ms()), ready)?)
         });
     }
 
@@ -512,7 +515,6 @@ impl Process {
 /// [`WorkerParts`] without the transactor, which is started on the worker's own thread.
 struct Parts {
     number: usize,
-    name: String,
     settings: Arc<WorkerSettings>,
     restorer: Restorer,
     view: StoreView,
@@ -529,7 +531,6 @@ impl Parts {
     fn with(self, transactor: Transactor) -> WorkerParts {
         WorkerParts {
             number: self.number,
-            name: self.name,
             settings: self.settings,
             transactor,
             restorer: self.restorer,

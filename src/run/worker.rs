@@ -103,8 +103,6 @@ struct Owned {
 pub(super) struct WorkerParts {
     /// Number of the worker in its instance.
     pub(super) number: usize,
-    /// Its name in the health report.
-    pub(super) name: String,
     /// Settings shared with the others.
     pub(super) settings: Arc<WorkerSettings>,
     /// Group member and producer.
@@ -351,8 +349,6 @@ impl Worker {
         };
         tracing::info!(worker = self.parts.number, assigned = ?changes.assigned, revoked = ?changes.revoked, "rebalanced");
         self.drop_open();
-        // The first assignment, even an empty one, makes the worker ready but for its partitions.
-        self.parts.health.set_ready(&self.parts.name);
         for partition in &changes.revoked {
             self.tasks.remove(partition);
             self.parts.restorer.forget(*partition);
@@ -361,7 +357,10 @@ impl Worker {
                 .forget_partition(&self.parts.settings.raw_topic, Partition(*partition));
             self.parts.health.forget(&component(*partition));
         }
-        self.restore(changes.assigned)
+        self.restore(changes.assigned)?;
+        // In the group, perhaps without a partition; those that were assigned speak for themselves from here.
+        self.parts.health.set_ready(&worker_name(self.parts.number));
+        Ok(())
     }
 
     /// Sends partitions, with everything owned, through the barrier.
@@ -389,14 +388,12 @@ impl Worker {
                 Err(BarrierError::CalledOff) => continue,
                 outcome => outcome?,
             };
+            let mut resumed = Vec::with_capacity(passed.len());
             for Passed { task, lease } in passed {
                 let partition = task.partition();
                 let committed = (task.position(), task.ledger());
                 tracing::info!(worker = self.parts.number, %partition, position = %committed.0, parked = task.parked(), "restored");
-                self.parts
-                    .transactor
-                    .member()
-                    .resume_at(partition.0, committed.0.0)?;
+                resumed.push((partition.0, committed.0.0));
                 self.parts.metrics.set_ledger(partition, &committed.1);
                 self.parts.health.set_ready(&component(partition.0));
                 let owned = Owned {
@@ -406,6 +403,7 @@ impl Worker {
                 };
                 self.tasks.insert(partition.0, owned);
             }
+            self.parts.transactor.member().resume_at(&resumed)?;
             self.publish_ownership();
         }
         Ok(())
@@ -470,6 +468,11 @@ impl Worker {
             .collect();
         self.parts.restorer.measure_lag(positions);
     }
+}
+
+/// A worker's name in the health of the process.
+pub(super) fn worker_name(number: usize) -> String {
+    format!("worker {number}")
 }
 
 fn component(partition: i32) -> String {
