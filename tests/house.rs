@@ -72,7 +72,8 @@ fn module_of(path: &Path) -> Option<String> {
 fn imports_point_down_only() {
     let mut wrong = Vec::new();
     for (path, text) in sources("src") {
-        let Some(from) = module_of(&path).filter(|module| module != "lib" && module != "main") else {
+        let Some(from) = module_of(&path).filter(|module| module != "lib" && module != "main")
+        else {
             continue;
         };
         let floor = floor_of(&from).unwrap_or_else(|| panic!("`{from}` has no floor in this test"));
@@ -94,7 +95,14 @@ fn imports_point_down_only() {
 
 #[test]
 fn the_domain_uses_std_and_serde_only_and_the_step_knows_no_edge() {
-    let edges = ["rdkafka", "tokio", "rocksdb", "thmanyah_state", "SystemTime::now", "Instant::now"];
+    let edges = [
+        "rdkafka",
+        "tokio",
+        "rocksdb",
+        "thmanyah_state",
+        "SystemTime::now",
+        "Instant::now",
+    ];
     let beside = ["serde_json", "bincode", "uuid", "jiff"];
     for (folder, forbidden) in [
         ("src/domain", [&edges[..], &beside[..]].concat()),
@@ -102,7 +110,11 @@ fn the_domain_uses_std_and_serde_only_and_the_step_knows_no_edge() {
     ] {
         for (path, text) in sources(folder) {
             for name in &forbidden {
-                assert!(!code(&text).contains(name), "{} names {name}", path.display());
+                assert!(
+                    !code(&text).contains(name),
+                    "{} names {name}",
+                    path.display()
+                );
             }
         }
     }
@@ -120,7 +132,12 @@ fn what_is_risky_or_foreign_has_one_room() {
         let named: Vec<_> = files
             .iter()
             .filter(|(path, text)| !is_test(path) && code(text).contains(what))
-            .map(|(path, _)| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned())
+            .map(|(path, _)| {
+                path.strip_prefix(root())
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect();
         assert_eq!(named, rooms, "who names `{what}`");
     }
@@ -132,7 +149,10 @@ fn every_room_says_its_purpose_and_none_is_too_large() {
         for (path, text) in sources(folder) {
             let path = path.display();
             let first = text.lines().next().unwrap_or_default();
-            assert!(first.starts_with("//! "), "{path} does not begin with its purpose");
+            assert!(
+                first.starts_with("//! "),
+                "{path} does not begin with its purpose"
+            );
             let lines = text.lines().count();
             assert!(lines <= LONGEST, "{path} has {lines} lines");
         }

@@ -1,19 +1,19 @@
 //! The materializer: validates `content.raw` and writes the normalised rows to `content.changelog`, bad rows to the dead
 //! letters, and its offsets, in one transaction.
 
-use super::replica::ReplicaPositions;
+use super::positions::ReplicaPositions;
 use super::table::{ContentTable, ContentTableError};
+use super::unreplicated::Unreplicated;
 use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
-use crate::domain::{ContentId, ContentRow};
+use crate::domain::ContentRow;
 use crate::kafka::{
     DeadLetterSource, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError, Outgoing,
     ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
 };
 use crate::metrics::Metrics;
-use foldhash::HashMap;
 use rdkafka::ClientConfig;
 use rdkafka::message::Message;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -90,15 +90,6 @@ struct Active {
     position: i64,
     /// What the group has committed.
     committed: Option<i64>,
-}
-
-/// Rows that this process wrote and its own replica may not show yet.
-#[derive(Default)]
-struct Unreplicated {
-    rows: HashMap<ContentId, (Option<ContentRow>, u64)>,
-    /// Transactions whose rows are still here, with the changelog ends that cover them.
-    ends: VecDeque<(u64, BTreeMap<i32, i64>)>,
-    transaction: u64,
 }
 
 /// One thread: a member of the materializer's group with one transactional producer.
@@ -431,8 +422,8 @@ fn resolve(
     metrics: &Metrics,
 ) -> Result<ContentRow, ContentTableError> {
     let prior = if patch.needs_prior() {
-        match unreplicated.rows.get(&patch.id) {
-            Some((row, _)) => row.clone(),
+        match unreplicated.get(patch.id) {
+            Some(row) => row.clone(),
             None => table.row(patch.id)?.map(|stored| stored.row),
         }
     } else {
@@ -444,30 +435,4 @@ fn resolve(
     metrics.unavailable.null.inc_by(u64::from(resolution.lost));
     metrics.infinite_publish_ts.inc_by(u64::from(infinite));
     Ok(row)
-}
-
-impl Unreplicated {
-    fn wrote(&mut self, id: ContentId, row: Option<ContentRow>) {
-        self.rows.insert(id, (row, self.transaction));
-    }
-
-    fn committed(&mut self, ends: BTreeMap<i32, i64>) {
-        self.ends.push_back((self.transaction, ends));
-        self.transaction += 1;
-    }
-
-    /// Drops what the replica shows by now.
-    fn prune(&mut self, replica: &ReplicaPositions) {
-        let mut shown = None;
-        while let Some((transaction, ends)) = self.ends.front() {
-            if !replica.reached(ends) {
-                break;
-            }
-            shown = Some(*transaction);
-            self.ends.pop_front();
-        }
-        if let Some(shown) = shown {
-            self.rows.retain(|_, (_, transaction)| *transaction > shown);
-        }
-    }
 }

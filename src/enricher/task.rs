@@ -1,7 +1,7 @@
 //! One partition's processing: decode, look the content up, decide, stage.
 
 use super::pending::Pending;
-use super::staged::{Headers, Output, Staged, Stream};
+use super::staged::{Headers, Output, Span, Staged, Stream};
 use super::view::View;
 use crate::codec::{
     EventRecord, EventRules, ValueError, decode_event, decode_parked, encode_parked, write_enriched,
@@ -295,7 +295,7 @@ impl Task {
         staged.output(Output {
             stream: Stream::Pending,
             partition,
-            key,
+            key: Some(key),
             value: None,
             headers: Headers::None,
         });
@@ -344,7 +344,7 @@ impl Task {
         join_status: JoinStatus,
         origin: Origin,
         staged: &mut Staged,
-    ) -> Option<super::Span> {
+    ) -> Span {
         let enriched = Enriched::join(event, content, join_status);
         if enriched.length_seconds == Some(0) {
             staged.note_zero_length();
@@ -365,7 +365,7 @@ impl Task {
             },
         });
         self.ledger.enriched += 1;
-        Some(key)
+        key
     }
 
     /// Stages a dead letter with the record's own key and value.
@@ -392,7 +392,7 @@ impl Task {
 struct Origin {
     raw_offset: Offset,
     raw_timestamp_ms: Option<i64>,
-    backfill: Option<super::Span>,
+    backfill: Option<Span>,
 }
 
 fn write_id(id: EventId, out: &mut Vec<u8>) {

@@ -108,7 +108,7 @@ impl ConsumerContext for Callbacks {
         let numbers: Vec<i32> = partitions
             .elements()
             .iter()
-            .map(|p| p.partition())
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
         let mut pending = self.changes.lock();
         let changes = pending.get_or_insert_default();

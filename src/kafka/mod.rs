@@ -7,6 +7,7 @@ mod headers;
 mod member;
 mod offsets;
 mod producer;
+mod reports;
 mod resume;
 mod topic_spec;
 pub mod topics;

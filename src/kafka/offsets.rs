@@ -173,7 +173,7 @@ fn listed(
     Ok(list)
 }
 
-fn failed(what: &'static str, subject: &str, reason: impl ToString) -> OffsetsError {
+fn failed(what: &'static str, subject: &str, reason: impl std::fmt::Display) -> OffsetsError {
     OffsetsError {
         what,
         subject: subject.to_owned(),

@@ -2,18 +2,17 @@
 //! transaction.
 
 use super::ffi;
-use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
+use super::reports::Reports;
+use rdkafka::TopicPartitionList;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::util::Timeout;
-use rdkafka::{Statistics, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// `retry.backoff.ms`: a healthy commit stays well under it, and a hidden retry cannot come sooner than 0.8 of it.
@@ -103,80 +102,6 @@ pub struct Outgoing<'a> {
     pub tracked: bool,
 }
 
-/// What librdkafka tells about records and connections; filled inside `poll`.
-#[derive(Default)]
-struct Reports {
-    failed: AtomicBool,
-    first_failure: Mutex<Option<String>>,
-    delivered: Mutex<BTreeMap<i32, i64>>,
-    /// Time-outs, retries and disconnects that could leave a copy of a request on its way.
-    trouble: AtomicU64,
-    /// The counters of the last statistics, to see them grow.
-    counters: Mutex<Option<i64>>,
-}
-
-impl Reports {
-    fn fail(&self, why: String) {
-        self.first_failure.lock().get_or_insert(why);
-        self.failed.store(true, Ordering::Release);
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        if matches!(facility, "REQTMOUT" | "FAIL") {
-            self.trouble.fetch_add(1, Ordering::Relaxed);
-        }
-        super::log_line(level, facility, text);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let sum = statistics
-            .brokers
-            .values()
-            .map(|broker| {
-                broker.txretries as i64
-                    + broker.req_timeouts as i64
-                    + broker.disconnects.unwrap_or_default()
-            })
-            .sum();
-        if self
-            .counters
-            .lock()
-            .replace(sum)
-            .is_some_and(|before| sum > before)
-        {
-            self.trouble.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // A notice, not a failure: the calls themselves tell when something has to be done.
-        tracing::debug!(%error, reason, "producer notice");
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    /// `tracked` is 0, or the partition + 1 of a record whose offset is wanted.
-    fn delivery(&self, result: &DeliveryResult<'_>, tracked: usize) {
-        match result {
-            Ok(record) if tracked > 0 => {
-                // A duplicate sequence is delivered without an offset: the position then stays, which is safe.
-                if record.offset() >= 0 {
-                    let next = record.offset() + 1;
-                    let mut delivered = self.delivered.lock();
-                    let position = delivered.entry(tracked as i32 - 1).or_insert(next);
-                    *position = next.max(*position);
-                }
-            }
-            Ok(_) => {}
-            Err((error, record)) => self.fail(format!("topic `{}`: {error}", record.topic())),
-        }
-    }
-}
-
 /// A producer with at most one open transaction.
 pub struct TransactionalProducer {
     settings: ProducerSettings,
@@ -260,7 +185,7 @@ impl TransactionalProducer {
             }
             ffi::flush(producer.client(), FLUSH_STEP);
             producer.poll(Duration::ZERO);
-            self.check_deliveries(producer)?;
+            Self::check_deliveries(producer)?;
             next = refused;
         }
     }
@@ -348,7 +273,7 @@ impl TransactionalProducer {
         let producer = self.producer()?;
         loop {
             producer.poll(Duration::ZERO);
-            self.check_deliveries(producer)?;
+            Self::check_deliveries(producer)?;
             if producer.in_flight_count() == 0 {
                 return Ok(());
             }
@@ -356,7 +281,7 @@ impl TransactionalProducer {
         }
     }
 
-    fn check_deliveries(&self, producer: &BaseProducer<Reports>) -> Result<(), ProducerError> {
+    fn check_deliveries(producer: &BaseProducer<Reports>) -> Result<(), ProducerError> {
         let reports = producer.context();
         if !reports.failed.load(Ordering::Acquire) {
             return Ok(());

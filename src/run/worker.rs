@@ -1,19 +1,19 @@
 //! THE loop: poll → process → commit → apply, on one thread that owns one group member and one transactional producer.
 
 use super::barrier::{BarrierError, Passed, parked_key};
+use super::error::WorkerError;
 use super::lease::Lease;
+use super::ownership::Ownership;
+use super::records::{outgoing, raw_record};
 use super::restorer::Restorer;
-use super::view::{StoreView, ViewError};
-use crate::content::{ContentTableError, ContentWatermark, Wakeups};
+use super::view::StoreView;
+use crate::content::{ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
-use crate::enricher::{Headers, Output, RawRecord, Rules, Staged, Stream, Task, TaskError};
+use crate::enricher::{Rules, Staged, Task};
 use crate::health::{Beat, Health};
-use crate::kafka::{
-    DeadLetterSource, EnrichedSource, MemberError, Outgoing, ProducerError, Receipt, TopicId,
-    Transactor, TransactorError, dead_letter_headers, enriched_headers,
-};
+use crate::kafka::{ProducerError, Receipt, TopicId, Transactor, TransactorError};
 use crate::metrics::Metrics;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,48 +49,6 @@ pub(super) struct WorkerSettings {
     pub(super) now_ms: fn() -> i64,
 }
 
-/// Why a worker cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The consumer or the producer.
-    #[error(transparent)]
-    Transactor(#[from] TransactorError),
-    /// The restore barrier.
-    #[error(transparent)]
-    Barrier(#[from] BarrierError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] thmanyah_state::Error),
-    /// A content row.
-    #[error(transparent)]
-    Content(#[from] ContentTableError),
-    /// The step found the state broken.
-    #[error("{0}")]
-    Broken(String),
-}
-
-impl From<MemberError> for WorkerError {
-    fn from(error: MemberError) -> Self {
-        Self::Transactor(error.into())
-    }
-}
-
-impl From<ProducerError> for WorkerError {
-    fn from(error: ProducerError) -> Self {
-        Self::Transactor(error.into())
-    }
-}
-
-impl From<TaskError<ViewError>> for WorkerError {
-    fn from(error: TaskError<ViewError>) -> Self {
-        match error {
-            TaskError::View(ViewError::Store(error)) => Self::Store(error),
-            TaskError::View(ViewError::Content(error)) => Self::Content(error),
-            broken => Self::Broken(broken.to_string()),
-        }
-    }
-}
-
 /// A partition past its barrier.
 struct Owned {
     task: Task,
@@ -105,8 +63,6 @@ pub(super) struct WorkerParts {
     pub(super) number: usize,
     /// Settings shared with the others.
     pub(super) settings: Arc<WorkerSettings>,
-    /// Group member and producer.
-    pub(super) transactor: Transactor,
     /// Takes partitions through the barrier.
     pub(super) restorer: Restorer,
     /// Look-ups.
@@ -124,12 +80,13 @@ pub(super) struct WorkerParts {
     /// Readiness of its partitions.
     pub(super) health: Arc<Health>,
     /// Told whenever the owned partitions change.
-    pub(super) owned: super::Ownership,
+    pub(super) owned: Ownership,
 }
 
 /// One worker.
 pub(super) struct Worker {
     parts: WorkerParts,
+    transactor: Transactor,
     tasks: BTreeMap<i32, Owned>,
     staged: Staged,
     opened: Option<Instant>,
@@ -140,9 +97,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(parts: WorkerParts) -> Self {
+    pub(super) fn new(parts: WorkerParts, transactor: Transactor) -> Self {
         Self {
             parts,
+            transactor,
             tasks: BTreeMap::new(),
             staged: Staged::default(),
             opened: None,
@@ -193,7 +151,7 @@ impl Worker {
         let began = Instant::now();
         let mut wait = self.patience();
         while self.staged.steps() < settings.rules.transaction_steps {
-            let Some(record) = self.parts.transactor.poll(wait)? else {
+            let Some(record) = self.transactor.poll(wait)? else {
                 break;
             };
             wait = Duration::ZERO;
@@ -263,7 +221,7 @@ impl Worker {
             .outputs()
             .iter()
             .map(|output| outgoing(settings, staged, output));
-        self.parts.transactor.send(records)?;
+        self.transactor.send(records)?;
         self.staged.sent();
         Ok(())
     }
@@ -285,8 +243,7 @@ impl Worker {
             })
             .collect();
         let receipt =
-            self.parts
-                .transactor
+            self.transactor
                 .commit(moved.iter().map(|(partition, position, ledger)| {
                     (*partition, position.0, ledger.to_string())
                 }))?;
@@ -344,7 +301,7 @@ impl Worker {
     /// After a rebalance everything that is owned goes through the barrier: what was kept as well, if a transaction was
     /// aborted or the group's commits may have moved without this worker.
     fn follow_rebalances(&mut self) -> Result<(), WorkerError> {
-        let Some(changes) = self.parts.transactor.changes() else {
+        let Some(changes) = self.transactor.changes() else {
             return Ok(());
         };
         tracing::info!(worker = self.parts.number, assigned = ?changes.assigned, revoked = ?changes.revoked, "rebalanced");
@@ -367,7 +324,7 @@ impl Worker {
     fn restore(&mut self, mut partitions: Vec<i32>) -> Result<(), WorkerError> {
         let mut leases = BTreeMap::new();
         for (partition, owned) in std::mem::take(&mut self.tasks) {
-            self.parts.transactor.member().pause(partition)?;
+            self.transactor.member().pause(partition)?;
             leases.insert(partition, owned.lease);
             partitions.push(partition);
         }
@@ -403,7 +360,7 @@ impl Worker {
                 };
                 self.tasks.insert(partition.0, owned);
             }
-            self.parts.transactor.member().resume_at(&resumed)?;
+            self.transactor.member().resume_at(&resumed)?;
             self.publish_ownership();
         }
         Ok(())
@@ -436,7 +393,7 @@ impl Worker {
         };
         tracing::warn!(worker = self.parts.number, %failure, "starting over from what was committed");
         self.drop_open();
-        match self.parts.transactor.recover(&failure) {
+        match self.transactor.recover(&failure) {
             Err(ProducerError::Stopped) => return Ok(()),
             outcome => outcome?,
         }
@@ -461,7 +418,7 @@ impl Worker {
             .iter()
             .map(|(partition, owned)| {
                 // Markers behind the last record are no lag.
-                let read = self.parts.transactor.member().position(*partition);
+                let read = self.transactor.member().position(*partition);
                 let position = owned.task.position().0;
                 (*partition, read.unwrap_or(position).max(position))
             })
@@ -477,73 +434,4 @@ pub(super) fn worker_name(number: usize) -> String {
 
 fn component(partition: i32) -> String {
     format!("partition {partition}")
-}
-
-/// A record as the step wants it.
-fn raw_record<'a>(record: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
-    let backfill = record.headers().and_then(|headers| {
-        headers
-            .iter()
-            .find(|header| header.key == "backfill")
-            .and_then(|header| header.value)
-    });
-    RawRecord {
-        offset: Offset(record.offset()),
-        timestamp_ms: record.timestamp().to_millis(),
-        key: record.key(),
-        value: record.payload(),
-        backfill,
-    }
-}
-
-/// A staged output as the producer wants it.
-fn outgoing<'a>(
-    settings: &'a WorkerSettings,
-    staged: &'a Staged,
-    output: &'a Output,
-) -> Outgoing<'a> {
-    let (topic, partition, tracked) = match output.stream {
-        Stream::Enriched => (&settings.enriched_topic, Some(output.partition.0), false),
-        Stream::Pending => (&settings.pending_topic, Some(output.partition.0), true),
-        Stream::DeadLetters => (&settings.dlq_topic, None, false),
-    };
-    let headers = match &output.headers {
-        Headers::None => None,
-        Headers::Enriched {
-            raw_offset,
-            raw_timestamp_ms,
-            content_version,
-            join_status,
-            backfill,
-        } => Some(enriched_headers(&EnrichedSource {
-            partition: output.partition.0,
-            offset: raw_offset.0,
-            timestamp_ms: *raw_timestamp_ms,
-            content_version: *content_version,
-            join_status: *join_status,
-            backfill: backfill.as_ref().map(|span| staged.bytes(span)),
-        })),
-        Headers::DeadLetter {
-            why,
-            raw_offset,
-            raw_timestamp_ms,
-        } => Some(dead_letter_headers(
-            why,
-            &DeadLetterSource {
-                stage: "enricher",
-                topic: &settings.raw_topic,
-                partition: output.partition.0,
-                offset: raw_offset.0,
-                timestamp_ms: *raw_timestamp_ms,
-            },
-        )),
-    };
-    Outgoing {
-        topic,
-        partition,
-        key: output.key.as_ref().map(|span| staged.bytes(span)),
-        value: output.value.as_ref().map(|span| staged.bytes(span)),
-        headers,
-        tracked,
-    }
 }
