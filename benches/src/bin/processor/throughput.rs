@@ -1,7 +1,7 @@
 //! CPU time for a topic full of events, from the start of the process to the commit of the last one.
 
 use crate::subject::{Running, Subject};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -49,6 +49,19 @@ impl Progress {
         })
     }
 
+    /// The first question about a group has its broker make the topic for commits, and is refused until it is there.
+    fn await_coordinator(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            match self.committed() {
+                Ok(0) => return Ok(()),
+                Ok(_) => bail!("this group has been run before"),
+                Err(error) if began.elapsed() > STALLED => return Err(error),
+                Err(_) => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
+    }
+
     fn committed(&self) -> Result<u64> {
         let mut list = TopicPartitionList::new();
         for partition in 0..self.partitions {
@@ -66,7 +79,7 @@ impl Progress {
 /// Runs the subject over the `events` that its input holds.
 pub(crate) fn pass(bootstrap: &str, subject: &Subject, partitions: i32, events: u64) -> Result<Pass> {
     let progress = Progress::of(bootstrap, subject, partitions)?;
-    ensure!(progress.committed()? == 0, "{} has been run before", subject.name);
+    progress.await_coordinator()?;
     let mut running = subject.start()?;
     let mut first = None;
     let (mut seen, mut moved) = (0, Instant::now());
