@@ -125,6 +125,17 @@ impl Transactor {
         Ok(())
     }
 
+    /// After a rebalance: replaces a producer whose abort may not have gone through. Its transaction would hold back the
+    /// committed offsets that the barrier reads.
+    pub fn settle(&self) -> Result<(), ProducerError> {
+        let mut producer = self.producer.lock();
+        if producer.is_suspect() {
+            self.metrics.producers_replaced.hidden_retry.inc();
+            producer.replace()?;
+        }
+        Ok(())
+    }
+
     /// Does what a failed call asked for. After it no transaction is open, and what was committed has to be read again.
     pub fn recover(&self, failure: &ProducerError) -> Result<(), ProducerError> {
         let mut producer = self.producer.lock();

@@ -301,6 +301,9 @@ impl Worker {
     /// After a rebalance everything that is owned goes through the barrier: what was kept as well, if a transaction was
     /// aborted or the group's commits may have moved without this worker.
     fn follow_rebalances(&mut self) -> Result<(), WorkerError> {
+        if self.transactor.member().has_changes() {
+            self.transactor.settle()?;
+        }
         let Some(changes) = self.transactor.changes() else {
             return Ok(());
         };
