@@ -53,6 +53,9 @@ impl Record {
     }
 
     /// The bytes of the only header of that name.
+    ///
+    /// # Panics
+    /// When there are two.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut found = self.headers.iter().filter(|(key, _)| key == name);
         let (_, value) = found.next()?;
