@@ -36,3 +36,4 @@ check: setup ## formatting, lints, documentation, licences
 
 bench: build ## micro-benches, and the processor beside a bare copy loop
 	cargo bench --workspace
+	cargo run --release -p thmanyah-benches --bin processor

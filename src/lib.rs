@@ -8,6 +8,7 @@ pub mod enricher;
 // The edges.
 pub mod config;
 pub mod content;
+pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod logging;

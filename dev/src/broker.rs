@@ -26,6 +26,8 @@ const FORMAT: &str = "kafka-format";
 pub struct BrokerOptions {
     /// Further lines of `server.properties`; they override what is there.
     pub properties: Vec<(String, String)>,
+    /// Heap in MiB and the full compiler, for a broker under load; small and quick to start if none is given.
+    pub heap_mib: Option<u32>,
 }
 
 impl BrokerOptions {
@@ -44,6 +46,7 @@ pub struct Broker {
     service: Option<Service>,
     dir: ScratchDir,
     bootstrap: String,
+    heap_mib: Option<u32>,
 }
 
 impl Broker {
@@ -67,6 +70,7 @@ impl Broker {
             service: None,
             dir,
             bootstrap: format!("127.0.0.1:{port}"),
+            heap_mib: options.heap_mib,
         };
         broker.restart()?;
         Ok(broker)
@@ -159,6 +163,9 @@ impl Broker {
             |command| {
                 command
                     .args(cache::java_flags("jars/kafka.jsa"))
+                    // The later flag wins.
+                    .args(self.heap_mib.map(|mib| format!("-Xmx{mib}m")))
+                    .args(self.heap_mib.map(|_| "-XX:TieredStopAtLevel=4"))
                     .args(["-cp", &class_path, "kafka.Kafka"])
                     .arg(self.dir.path().join("server.properties"));
             },

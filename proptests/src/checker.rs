@@ -70,7 +70,19 @@ fn raw_id(record: &Record) -> Result<i64> {
         .context("a raw record without an id")
 }
 
-/// Every good raw record is published exactly once, as the oracle has it, in order. Returns how many have each status.
+/// The good raw records that are no copies of an earlier one.
+fn first_deliveries(raw: &[Record]) -> Result<Vec<&Record>> {
+    let mut ids = BTreeSet::new();
+    let mut first = Vec::new();
+    for record in raw.iter().filter(|record| !is_hostile(record)) {
+        if ids.insert(raw_id(record)?) {
+            first.push(record);
+        }
+    }
+    Ok(first)
+}
+
+/// The first delivery of every good event is published exactly once, as the oracle has it, in order. Returns how many have each status.
 pub fn check_enriched(
     raw: &[Record],
     rows: &BTreeMap<i64, EventRow>,
@@ -78,7 +90,7 @@ pub fn check_enriched(
     changelog: &[Record],
 ) -> Result<BTreeMap<String, usize>> {
     let mut origins = BTreeMap::new();
-    for record in raw.iter().filter(|record| !is_hostile(record)) {
+    for record in first_deliveries(raw)? {
         origins.insert(record.place(), (raw_id(record)?, record.timestamp_ms));
     }
     let changelog: BTreeMap<_, _> = changelog.iter().map(|r| (r.place(), r)).collect();
@@ -308,12 +320,19 @@ fn check_ledgers(
             .filter(|l| l.number("dlq-source-partition") == Some(i64::from(partition)))
             .count() as u64
     };
+    let first = first_deliveries(raw)?;
+    let copies = |partition: i32| {
+        let good = raw.iter().filter(|record| !is_hostile(record));
+        let good = good.filter(|record| record.partition == partition).count();
+        let first = first.iter().filter(|record| record.partition == partition);
+        (good - first.count()) as u64
+    };
     for (partition, (_, ledger)) in &ledgers {
         let found = Ledger {
             consumed: in_partition(raw, *partition),
             enriched: in_partition(enriched, *partition),
             dead: dead(*partition),
-            duplicate: 0,
+            duplicate: copies(*partition),
             ignored: 0,
             pending: 0,
         };

@@ -9,7 +9,7 @@ const ABOUT: &str = "Joins engagement events with their content, exactly once";
 const LONG_ABOUT: &str = "\
 Joins engagement events with their content, exactly once.
 
-Debezium writes the rows of two PostgreSQL tables to Kafka; this program joins them and publishes one
+Debezium writes the rows of two PostgreSQL tables to Kafka; this program joins them and publishes one \
 enriched event for each engagement event, once, whatever crashes in between:
 
   content.raw ────────────► materializer ──► content.changelog ──► local content table
@@ -22,10 +22,10 @@ enriched event for each engagement event, once, whatever crashes in between:
 All local state can be lost: it is rebuilt from Kafka. To scale, start more instances with other names.";
 
 const AFTER_HELP: &str = "\
-Settings: a TOML file (--config FILE, or THMANYAH_CONFIG), then environment variables, then flags; the later
-wins. The setting `name` of the table [section] is THMANYAH_SECTION__NAME, one at the top level is
-THMANYAH_NAME, and the Kafka property `ssl.ca.location` is THMANYAH_KAFKA__PROPERTIES__SSL_CA_LOCATION. An
-unknown THMANYAH_ variable with `__` in its name is an error; one without is ignored. `thmanyah config` lists
+Settings: a TOML file (--config FILE, or THMANYAH_CONFIG), then environment variables, then flags; the later \
+wins. The setting `name` of the table [section] is THMANYAH_SECTION__NAME, one at the top level is \
+THMANYAH_NAME, and the Kafka property `ssl.ca.location` is THMANYAH_KAFKA__PROPERTIES__SSL_CA_LOCATION. An \
+unknown THMANYAH_ variable with `__` in its name is an error; one without is ignored. `thmanyah config` lists \
 every setting with its meaning, its value and where that came from.
 
 Examples:

@@ -1,6 +1,7 @@
 //! Settings from end to end: layers, merging, errors, and what `thmanyah config` prints.
 
 use super::*;
+use crate::codec::{OperationRule, TimeMode};
 use std::ffi::OsString;
 use std::io::Write;
 

@@ -1,19 +1,19 @@
 //! The materializer: validates `content.raw` and writes the normalised rows to `content.changelog`, bad rows to the dead
 //! letters, and its offsets, in one transaction.
 
-use super::replica::ReplicaPositions;
+use super::positions::ReplicaPositions;
 use super::table::{ContentTable, ContentTableError};
+use super::unreplicated::Unreplicated;
 use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
-use crate::domain::{ContentId, ContentRow};
+use crate::domain::ContentRow;
 use crate::kafka::{
     DeadLetterSource, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError, Outgoing,
     ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
 };
 use crate::metrics::Metrics;
-use foldhash::HashMap;
 use rdkafka::ClientConfig;
 use rdkafka::message::Message;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -92,15 +92,6 @@ struct Active {
     committed: Option<i64>,
 }
 
-/// Rows that this process wrote and its own replica may not show yet.
-#[derive(Default)]
-struct Unreplicated {
-    rows: HashMap<ContentId, (Option<ContentRow>, u64)>,
-    /// Transactions whose rows are still here, with the changelog ends that cover them.
-    ends: VecDeque<(u64, BTreeMap<i32, i64>)>,
-    transaction: u64,
-}
-
 /// One thread: a member of the materializer's group with one transactional producer.
 pub struct Materializer<'a> {
     settings: MaterializerSettings,
@@ -134,7 +125,11 @@ impl<'a> Materializer<'a> {
         let group = &settings.member.group;
         let committed = OffsetReader::new(&settings.client, group, Isolation::Committed)?;
         let ends = OffsetReader::new(&settings.client, group, Isolation::Uncommitted)?;
-        let transactor = Transactor::start(settings.producer.clone(), settings.member.clone(), metrics.clone())?;
+        let transactor = Transactor::start(
+            settings.producer.clone(),
+            settings.member.clone(),
+            metrics.clone(),
+        )?;
         Ok(Self {
             settings,
             transactor,
@@ -175,7 +170,11 @@ impl<'a> Materializer<'a> {
                 ready();
             }
         }
-        let outcome = if self.opened.is_some() { self.commit() } else { Ok(()) };
+        let outcome = if self.opened.is_some() {
+            self.commit()
+        } else {
+            Ok(())
+        };
         self.recover(outcome)
     }
 
@@ -186,7 +185,8 @@ impl<'a> Materializer<'a> {
             for partition in &changes.revoked {
                 self.active.remove(partition);
             }
-            self.gated.retain(|partition| !changes.revoked.contains(partition));
+            self.gated
+                .retain(|partition| !changes.revoked.contains(partition));
             let mut partitions = changes.assigned;
             if changes.aborted {
                 self.forget_open();
@@ -204,7 +204,9 @@ impl<'a> Materializer<'a> {
             }
             wait = Duration::ZERO;
         }
-        let due = self.opened.is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
+        let due = self
+            .opened
+            .is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
         if due || self.records as usize >= TRANSACTION_RECORDS {
             return self.commit();
         }
@@ -212,7 +214,11 @@ impl<'a> Materializer<'a> {
         if self.opened.is_none() && looked.elapsed() >= self.settings.commit_interval {
             *looked = Instant::now();
             self.follow_markers();
-            if self.active.values().any(|active| active.committed != Some(active.position)) {
+            if self
+                .active
+                .values()
+                .any(|active| active.committed != Some(active.position))
+            {
                 return self.commit();
             }
         }
@@ -244,7 +250,7 @@ impl<'a> Materializer<'a> {
                     key: Some(&id.text()),
                     value: Some(&self.buffer),
                     headers: None,
-                    tracked: false,
+                    track: None,
                 }])
             }
             Ok(ContentChange::Delete(id)) => {
@@ -256,7 +262,7 @@ impl<'a> Materializer<'a> {
                     key: Some(&id.text()),
                     value: None,
                     headers: None,
-                    tracked: false,
+                    track: None,
                 }])
             }
             Err(why) => {
@@ -274,7 +280,7 @@ impl<'a> Materializer<'a> {
                     key: record.key(),
                     value: record.payload(),
                     headers: Some(dead_letter_headers(&why, &source)),
-                    tracked: false,
+                    track: None,
                 }])
             }
         };
@@ -339,7 +345,9 @@ impl<'a> Materializer<'a> {
             return Ok(());
         }
         let topic = &self.settings.member.topic;
-        let committed = self.committed.committed(topic, self.gated.iter().copied())?;
+        let committed = self
+            .committed
+            .committed(topic, self.gated.iter().copied())?;
         let bounds = self.committed.bounds(topic, self.gated.iter().copied())?;
         let mut resumed = Vec::with_capacity(self.gated.len());
         for (partition, committed) in committed {
@@ -355,7 +363,13 @@ impl<'a> Materializer<'a> {
             }
             resumed.push((partition, position));
             let committed = committed.offset;
-            self.active.insert(partition, Active { position, committed });
+            self.active.insert(
+                partition,
+                Active {
+                    position,
+                    committed,
+                },
+            );
         }
         self.transactor.member().resume_at(&resumed)?;
         self.gated.clear();
@@ -370,6 +384,10 @@ impl<'a> Materializer<'a> {
     /// The one way back after a failed call: no transaction is open, and everything owned goes through the gate again.
     fn recover(&mut self, outcome: Result<(), MaterializerError>) -> Result<(), MaterializerError> {
         match outcome {
+            // The next round begins with what the rebalance changed.
+            Err(MaterializerError::Transactor(TransactorError::Producer(
+                ProducerError::Interrupted,
+            ))) => Ok(()),
             Err(MaterializerError::Transactor(TransactorError::Producer(failure))) => {
                 tracing::warn!(%failure, "the materializer starts over from what was committed");
                 self.forget_open();
@@ -404,8 +422,8 @@ fn resolve(
     metrics: &Metrics,
 ) -> Result<ContentRow, ContentTableError> {
     let prior = if patch.needs_prior() {
-        match unreplicated.rows.get(&patch.id) {
-            Some((row, _)) => row.clone(),
+        match unreplicated.get(patch.id) {
+            Some(row) => row.clone(),
             None => table.row(patch.id)?.map(|stored| stored.row),
         }
     } else {
@@ -417,30 +435,4 @@ fn resolve(
     metrics.unavailable.null.inc_by(u64::from(resolution.lost));
     metrics.infinite_publish_ts.inc_by(u64::from(infinite));
     Ok(row)
-}
-
-impl Unreplicated {
-    fn wrote(&mut self, id: ContentId, row: Option<ContentRow>) {
-        self.rows.insert(id, (row, self.transaction));
-    }
-
-    fn committed(&mut self, ends: BTreeMap<i32, i64>) {
-        self.ends.push_back((self.transaction, ends));
-        self.transaction += 1;
-    }
-
-    /// Drops what the replica shows by now.
-    fn prune(&mut self, replica: &ReplicaPositions) {
-        let mut shown = None;
-        while let Some((transaction, ends)) = self.ends.front() {
-            if !replica.reached(ends) {
-                break;
-            }
-            shown = Some(*transaction);
-            self.ends.pop_front();
-        }
-        if let Some(shown) = shown {
-            self.rows.retain(|_, (_, transaction)| *transaction > shown);
-        }
-    }
 }

@@ -6,13 +6,18 @@
 //! ```
 
 mod materializer;
+mod positions;
 mod replica;
 mod rows;
 mod table;
+mod unreplicated;
+mod wakeups;
 mod watermark;
 
 pub use materializer::{Materializer, MaterializerError, MaterializerSettings};
-pub use replica::{Replica, ReplicaError, ReplicaPositions, ReplicaSettings, Wakeups};
+pub use positions::ReplicaPositions;
+pub use replica::{Replica, ReplicaError, ReplicaSettings};
 pub use rows::{StoredContent, StoredError, read_stored};
 pub use table::{ContentTable, ContentTableError};
+pub use wakeups::Wakeups;
 pub use watermark::{ContentWatermark, WatermarkSettings};

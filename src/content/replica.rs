@@ -1,21 +1,23 @@
 //! The replica: tails all partitions of `content.changelog` into the store, then refreshes the cache, then wakes the
 //! workers.
 
+use super::positions::ReplicaPositions;
 use super::rows::{split, version_bytes};
 use super::table::{ContentTable, ContentTableError};
+use super::wakeups::{Waker, Wakeups, wakeups};
 use crate::codec::decode_content_row;
 use crate::domain::{ContentId, ContentVersion, JoinContent, Offset, Partition};
+use crate::health::Health;
 use crate::kafka::{
     ChangelogError, ChangelogReader, Isolation, OffsetReader, OffsetsError, Resume, TopicId, resume,
 };
 use crate::metrics::Metrics;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rdkafka::ClientConfig;
 use rdkafka::message::Message;
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use thmanyah_state::{Direction, Position, Store, Table, WriteSet};
 
 /// Records folded into one write of the store.
@@ -24,8 +26,6 @@ const BATCH_RECORDS: usize = 4096;
 const BATCH_BYTES: usize = 4 << 20;
 /// How long an idle tail waits for a record.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
-/// Wake-ups queued for one worker; beyond it the worker looks everything up again.
-const WAKEUPS: usize = 16_384;
 /// How often an idle tail notes that it stands at the end.
 const FRESHNESS_INTERVAL_MS: i64 = 60_000;
 
@@ -58,64 +58,6 @@ pub enum ReplicaError {
     Store(#[from] thmanyah_state::Error),
 }
 
-/// The next changelog offset of each partition that is *not* in the table yet. Cheap to clone.
-#[derive(Clone)]
-pub struct ReplicaPositions(Arc<[AtomicI64]>);
-
-impl ReplicaPositions {
-    fn new(partitions: i32) -> Self {
-        Self((0..partitions).map(|_| AtomicI64::new(-1)).collect())
-    }
-
-    /// Whether every partition stands at or past the given end.
-    pub fn reached(&self, ends: &BTreeMap<i32, i64>) -> bool {
-        self.left(ends) == 0
-    }
-
-    /// How many offsets are left before the given ends.
-    pub fn left(&self, ends: &BTreeMap<i32, i64>) -> u64 {
-        ends.iter()
-            .map(|(partition, end)| {
-                let position = self
-                    .0
-                    .get(*partition as usize)
-                    .map_or(-1, |position| position.load(Ordering::Acquire));
-                end.saturating_sub(position.max(0)).max(0) as u64 + u64::from(position < 0 && *end > 0)
-            })
-            .sum()
-    }
-
-    fn publish(&self, partition: i32, position: i64) {
-        if let Some(slot) = self.0.get(partition as usize) {
-            slot.store(position, Ordering::Release);
-        }
-    }
-}
-
-/// One worker's queue of content ids that were written.
-pub struct Wakeups {
-    ids: Receiver<ContentId>,
-    overflowed: Arc<AtomicBool>,
-}
-
-impl Wakeups {
-    /// The next content id, without waiting.
-    pub fn next(&self) -> Option<ContentId> {
-        self.ids.try_recv().ok()
-    }
-
-    /// Whether ids were lost since the last call: then anything may have been written.
-    pub fn take_overflow(&self) -> bool {
-        self.overflowed.swap(false, Ordering::AcqRel)
-    }
-}
-
-/// The sending end of [`Wakeups`]. It never waits for a worker: a queue that is full is marked instead.
-struct Waker {
-    ids: Sender<ContentId>,
-    overflowed: Arc<AtomicBool>,
-}
-
 /// The replica, before its thread runs.
 pub struct Replica {
     settings: ReplicaSettings,
@@ -139,13 +81,9 @@ impl Replica {
 
     /// A queue that is told of every row written from now on.
     pub fn wakeups(&mut self) -> Wakeups {
-        let (sender, ids) = crossbeam_channel::bounded(WAKEUPS);
-        let overflowed = Arc::new(AtomicBool::new(false));
-        self.wakers.push(Waker {
-            ids: sender,
-            overflowed: Arc::clone(&overflowed),
-        });
-        Wakeups { ids, overflowed }
+        let (waker, wakeups) = wakeups();
+        self.wakers.push(waker);
+        wakeups
     }
 
     /// Where the table stands.
@@ -153,14 +91,13 @@ impl Replica {
         self.positions.clone()
     }
 
-    /// Follows the changelog until `stop` is set. `now_ms` is the wall clock; `restoring` is told how many offsets are left
-    /// of those that the changelog had at the start, until none is.
+    /// Follows the changelog until `stop` is set. `now_ms` is the wall clock.
     pub fn run(
         self,
         stop: &AtomicBool,
         now_ms: impl Fn() -> i64,
         metrics: &Metrics,
-        restoring: impl Fn(u64),
+        health: &Health,
     ) -> Result<(), ReplicaError> {
         let ends = OffsetReader::new(
             &self.settings.client,
@@ -168,13 +105,15 @@ impl Replica {
             Isolation::Committed,
         )?;
         let starts = self.prepare(&ends, now_ms())?;
-        let partitions: Vec<i32> = starts.keys().copied().collect();
-        let mut awaited = Some(ends.ends(&self.settings.topic, &partitions)?);
         for (partition, start) in &starts {
             self.positions.publish(*partition, *start);
         }
         let reader =
             ChangelogReader::open(&self.settings.client, &self.settings.topic, starts.clone())?;
+        let partitions: Vec<i32> = starts.keys().copied().collect();
+        let mut restore = Some(Restore::begin(
+            ends.ends(&self.settings.topic, &partitions)?,
+        ));
         let mut batch = Batch::default();
         let mut stored = starts;
         let mut noted_ms = now_ms();
@@ -189,12 +128,11 @@ impl Replica {
             }
             metrics.restored.content.inc_by(batch.changes.len() as u64);
             self.fold(&mut batch, &reader, &mut stored)?;
-            if let Some(ends) = &awaited {
-                let left = self.positions.left(ends);
-                restoring(left);
-                if left == 0 {
-                    awaited = None;
-                }
+            if restore
+                .as_ref()
+                .is_some_and(|restore| restore.report(&self.positions, health))
+            {
+                restore = None;
             }
             let now = now_ms();
             if now - noted_ms >= FRESHNESS_INTERVAL_MS {
@@ -206,7 +144,11 @@ impl Replica {
     }
 
     /// Where to begin each partition; drops the rows of those that have to be rebuilt.
-    fn prepare(&self, ends: &OffsetReader, now_ms: i64) -> Result<BTreeMap<i32, i64>, ReplicaError> {
+    fn prepare(
+        &self,
+        ends: &OffsetReader,
+        now_ms: i64,
+    ) -> Result<BTreeMap<i32, i64>, ReplicaError> {
         let settings = &self.settings;
         let bounds = ends.bounds(&settings.topic, 0..settings.partitions)?;
         let mut starts = BTreeMap::new();
@@ -277,19 +219,13 @@ impl Replica {
         }
         for (id, row) in batch.changes.drain(..) {
             if row.is_some() {
-                self.wake(id);
+                for waker in &self.wakers {
+                    waker.wake(id);
+                }
             }
         }
         batch.clear();
         Ok(())
-    }
-
-    fn wake(&self, id: ContentId) {
-        for waker in &self.wakers {
-            if let Err(TrySendError::Full(_)) = waker.ids.try_send(id) {
-                waker.overflowed.store(true, Ordering::Release);
-            }
-        }
     }
 
     fn set_position(&self, writes: &mut WriteSet, partition: i32, offset: i64, fresh_at_ms: i64) {
@@ -323,6 +259,37 @@ impl Replica {
     }
 }
 
+/// The first fold, up to the end that the changelog had at the start.
+struct Restore {
+    ends: BTreeMap<i32, i64>,
+    began: Instant,
+    total: Cell<u64>,
+}
+
+impl Restore {
+    fn begin(ends: BTreeMap<i32, i64>) -> Self {
+        Self {
+            ends,
+            began: Instant::now(),
+            total: Cell::new(0),
+        }
+    }
+
+    /// Tells how far it is; true once it is done.
+    fn report(&self, positions: &ReplicaPositions, health: &Health) -> bool {
+        let left = positions.left(&self.ends);
+        if left == 0 {
+            health.set_ready("content");
+            return true;
+        }
+        let total = self.total.get().max(left);
+        self.total.set(total);
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        health.set_restoring("content", left, (total - left) * 1000 / millis.max(1));
+        false
+    }
+}
+
 /// Changes read but not folded yet.
 #[derive(Default)]
 struct Batch {
@@ -342,7 +309,12 @@ impl Batch {
         }
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let Some(id) = key.and_then(ContentId::parse) else {
-            tracing::warn!(topic = record.topic(), partition, offset = record.offset(), "skipping a record whose key is no content id");
+            tracing::warn!(
+                topic = record.topic(),
+                partition,
+                offset = record.offset(),
+                "skipping a record whose key is no content id"
+            );
             return;
         };
         let Some(value) = record.payload() else {

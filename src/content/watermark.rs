@@ -1,6 +1,6 @@
 //! The content watermark W: everything that was in `content.raw` at wall time W is applied to this instance's table.
 
-use super::replica::ReplicaPositions;
+use super::positions::ReplicaPositions;
 use crate::kafka::{Isolation, OffsetReader, OffsetsError};
 use crate::metrics::Metrics;
 use rdkafka::ClientConfig;
@@ -81,7 +81,7 @@ impl ContentWatermark {
                     };
                     last = Some((w, began));
                     self.0.store(w, Ordering::Release);
-                    metrics.content_watermark.set(w as f64 / 1000.0);
+                    metrics.set_content_watermark(w);
                 }
                 Ok(None) => break,
                 // Brokers that do not answer now will answer later; until then W stands still, which is safe.

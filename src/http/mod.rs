@@ -6,15 +6,13 @@
 mod content;
 mod cursor;
 mod events;
-mod health;
 mod ops;
 mod params;
 mod problem;
 mod reads;
 mod stream;
 
-pub use health::{Beat, Component, Health, STUCK_AFTER_MS};
-
+use crate::health::Health;
 use crate::recent::RecentView;
 use axum::Router;
 use axum::extract::Request;
@@ -41,7 +39,7 @@ const BODY_LIMIT: u64 = 64 << 10;
 /// How long requests in flight may take after the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Writes the metrics as OpenMetrics text.
+/// Writes the metrics as `OpenMetrics` text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the API answers from.
@@ -126,6 +124,10 @@ async fn refuse_oversize(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the layer hands panics over by value"
+)]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let reason = panic
         .downcast_ref::<String>()

@@ -30,7 +30,7 @@ pub(super) async fn readyz(State(served): State<Arc<Served>>) -> Response {
     }
 }
 
-/// The metrics as OpenMetrics text.
+/// The metrics as `OpenMetrics` text.
 pub(super) async fn metrics(State(served): State<Arc<Served>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], (served.metrics)()).into_response()

@@ -92,7 +92,9 @@ pub(crate) fn topic_ids<C: ClientContext>(
         if event.0.is_null() {
             return Err(DescribeError::Request("timed out".to_owned()));
         }
-        if sys::rd_kafka_event_error(event.0) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if sys::rd_kafka_event_error(event.0)
+            != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
             let reason = sys::rd_kafka_event_error_string(event.0);
             return Err(DescribeError::Request(text(reason)));
         }
@@ -120,7 +122,8 @@ unsafe fn described(
         let topic = text(sys::rd_kafka_TopicDescription_name(description));
         let error = sys::rd_kafka_TopicDescription_error(description);
         if !error.is_null()
-            && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            && sys::rd_kafka_error_code(error)
+                != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
         {
             let reason = text(sys::rd_kafka_error_string(error));
             return Err(DescribeError::Topic { topic, reason });

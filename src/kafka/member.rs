@@ -45,7 +45,9 @@ pub enum MemberError {
     #[error("fenced: another process now runs as `{0}`")]
     Fenced(String),
     /// The log no longer holds the position.
-    #[error("topic `{0}` does not hold the position to read from: records were deleted before they were processed")]
+    #[error(
+        "topic `{0}` does not hold the position to read from: records were deleted before they were processed"
+    )]
     OutOfRange(String),
     /// Any other fatal error of the consumer.
     #[error("the consumer of `{topic}` failed: {reason}")]
@@ -103,7 +105,11 @@ impl ConsumerContext for Callbacks {
         let aborted = producer.is_open();
         producer.abort();
         drop(producer);
-        let numbers: Vec<i32> = partitions.elements().iter().map(|p| p.partition()).collect();
+        let numbers: Vec<i32> = partitions
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect();
         let mut pending = self.changes.lock();
         let changes = pending.get_or_insert_default();
         changes.aborted |= aborted;
@@ -116,7 +122,9 @@ impl ConsumerContext for Callbacks {
                 .and_then(|()| consumer.incremental_assign(partitions))
                 .and_then(|()| consumer.pause(partitions))
         } else {
-            changes.assigned.retain(|partition| !numbers.contains(partition));
+            changes
+                .assigned
+                .retain(|partition| !numbers.contains(partition));
             changes.revoked.extend(&numbers);
             consumer.incremental_unassign(partitions)
         };
@@ -149,9 +157,18 @@ impl Member {
             .set("group.instance.id", &settings.instance)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
-            .set("heartbeat.interval.ms", settings.heartbeat.as_millis().to_string())
-            .set("max.poll.interval.ms", settings.max_poll_interval.as_millis().to_string())
+            .set(
+                "session.timeout.ms",
+                settings.session_timeout.as_millis().to_string(),
+            )
+            .set(
+                "heartbeat.interval.ms",
+                settings.heartbeat.as_millis().to_string(),
+            )
+            .set(
+                "max.poll.interval.ms",
+                settings.max_poll_interval.as_millis().to_string(),
+            )
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -188,7 +205,7 @@ impl Member {
         self.consumer.context().changes.lock().take()
     }
 
-    /// Whether rebalances changed anything since the last call of [`changes`](Self::changes).
+    /// Whether a rebalance happened that [`changes`](Self::changes) has not told of yet.
     pub fn has_changes(&self) -> bool {
         self.consumer.context().changes.lock().is_some()
     }

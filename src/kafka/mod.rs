@@ -7,6 +7,7 @@ mod headers;
 mod member;
 mod offsets;
 mod producer;
+mod reports;
 mod resume;
 mod topic_spec;
 pub mod topics;
@@ -17,9 +18,10 @@ pub use ffi::{DescribeError, TopicId};
 pub use headers::{DeadLetterSource, EnrichedSource, dead_letter_headers, enriched_headers};
 pub use member::{Changes, Member, MemberError, MemberSettings};
 pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
+pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
+pub use reports::Track;
 pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};
-pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
 
 pub(crate) use ffi::topic_ids;
 

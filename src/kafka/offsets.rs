@@ -150,7 +150,11 @@ impl OffsetReader {
                     .map_err(|error| failed(what, topic, error))?;
                 match element.offset() {
                     Offset::Offset(offset) => Ok((element.partition(), offset)),
-                    other => Err(failed(what, topic, format!("the brokers answered {other:?}"))),
+                    other => Err(failed(
+                        what,
+                        topic,
+                        format!("the brokers answered {other:?}"),
+                    )),
                 }
             })
             .collect()
@@ -176,7 +180,7 @@ fn listed(
     Ok(list)
 }
 
-fn failed(what: &'static str, subject: &str, reason: impl ToString) -> OffsetsError {
+fn failed(what: &'static str, subject: &str, reason: impl std::fmt::Display) -> OffsetsError {
     OffsetsError {
         what,
         subject: subject.to_owned(),

@@ -2,18 +2,17 @@
 //! transaction.
 
 use super::ffi;
-use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
+use super::reports::{Reports, Track};
+use rdkafka::TopicPartitionList;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::util::Timeout;
-use rdkafka::{Statistics, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// `retry.backoff.ms`: a healthy commit stays well under it, and a hidden retry cannot come sooner than 0.8 of it.
@@ -52,6 +51,9 @@ pub enum ProducerError {
     /// Nobody knows whether the commit happened: as [`Self::Replace`], and nothing is applied.
     #[error("the outcome of the commit is unknown: {0}")]
     UnknownOutcome(String),
+    /// A rebalance came in between and aborted the transaction: its consequences come first.
+    #[error("a rebalance came in between")]
+    Interrupted,
     /// The process is stopping.
     #[error("stopped while waiting for the transaction coordinator")]
     Stopped,
@@ -61,21 +63,23 @@ pub enum ProducerError {
 #[derive(Debug)]
 #[must_use]
 pub struct Receipt {
-    /// Highest delivered offset + 1 of the tracked topic, by partition.
-    delivered: BTreeMap<i32, i64>,
+    /// Highest delivered offset + 1, by track and partition.
+    delivered: BTreeMap<(Track, i32), i64>,
     /// How long `send_offsets` and the commit took.
     took: Duration,
 }
 
 impl Receipt {
-    /// Position after the highest offset that the tracked topic's partition got in this transaction.
-    pub fn delivered(&self, partition: i32) -> Option<i64> {
-        self.delivered.get(&partition).copied()
+    /// Position after the highest offset that a partition got in this transaction.
+    pub fn delivered(&self, track: Track, partition: i32) -> Option<i64> {
+        self.delivered.get(&(track, partition)).copied()
     }
 
-    /// Every tracked partition that got records, with the position after the highest.
-    pub fn delivered_all(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
-        self.delivered.iter().map(|(p, offset)| (*p, *offset))
+    /// Every partition that got records on a track, with the position after the highest.
+    pub fn delivered_all(&self) -> impl Iterator<Item = (Track, i32, i64)> + '_ {
+        self.delivered
+            .iter()
+            .map(|((track, partition), offset)| (*track, *partition, *offset))
     }
 
     /// How long `send_offsets` and the commit took.
@@ -96,77 +100,8 @@ pub struct Outgoing<'a> {
     pub value: Option<&'a [u8]>,
     /// Headers.
     pub headers: Option<OwnedHeaders>,
-    /// Whether the [`Receipt`] tells the offset it got. One topic per producer.
-    pub tracked: bool,
-}
-
-/// What librdkafka tells about records and connections; filled inside `poll`.
-#[derive(Default)]
-struct Reports {
-    failed: AtomicBool,
-    first_failure: Mutex<Option<String>>,
-    delivered: Mutex<BTreeMap<i32, i64>>,
-    /// Time-outs, retries and disconnects that could leave a copy of a request on its way.
-    trouble: AtomicU64,
-    /// The counters of the last statistics, to see them grow.
-    counters: Mutex<Option<i64>>,
-}
-
-impl Reports {
-    fn fail(&self, why: String) {
-        self.first_failure.lock().get_or_insert(why);
-        self.failed.store(true, Ordering::Release);
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        if matches!(facility, "REQTMOUT" | "FAIL") {
-            self.trouble.fetch_add(1, Ordering::Relaxed);
-        }
-        super::log_line(level, facility, text);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let sum = statistics
-            .brokers
-            .values()
-            .map(|broker| {
-                broker.txretries as i64
-                    + broker.req_timeouts as i64
-                    + broker.disconnects.unwrap_or_default()
-            })
-            .sum();
-        if self.counters.lock().replace(sum).is_some_and(|before| sum > before) {
-            self.trouble.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // A notice, not a failure: the calls themselves tell when something has to be done.
-        tracing::debug!(%error, reason, "producer notice");
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    /// `tracked` is 0, or the partition + 1 of a record whose offset is wanted.
-    fn delivery(&self, result: &DeliveryResult<'_>, tracked: usize) {
-        match result {
-            Ok(record) if tracked > 0 => {
-                // A duplicate sequence is delivered without an offset: the position then stays, which is safe.
-                if record.offset() >= 0 {
-                    let next = record.offset() + 1;
-                    let mut delivered = self.delivered.lock();
-                    let position = delivered.entry(tracked as i32 - 1).or_insert(next);
-                    *position = next.max(*position);
-                }
-            }
-            Ok(_) => {}
-            Err((error, record)) => self.fail(format!("topic `{}`: {error}", record.topic())),
-        }
-    }
+    /// Under which track the [`Receipt`] tells the offset it got.
+    pub track: Option<Track>,
 }
 
 /// A producer with at most one open transaction.
@@ -221,7 +156,9 @@ impl TransactionalProducer {
         reports.failed.store(false, Ordering::Release);
         *reports.first_failure.lock() = None;
         reports.delivered.lock().clear();
-        producer.begin_transaction().map_err(|error| classify(&error))?;
+        producer
+            .begin_transaction()
+            .map_err(|error| classify(&error))?;
         self.open = true;
         Ok(())
     }
@@ -229,11 +166,7 @@ impl TransactionalProducer {
     /// Queues a record in the open transaction; waits while the queue is full.
     pub fn send(&self, record: Outgoing<'_>) -> Result<(), ProducerError> {
         let producer = self.producer()?;
-        let tracked = match record.partition {
-            Some(partition) if record.tracked => partition as usize + 1,
-            _ => 0,
-        };
-        let mut next = BaseRecord::with_opaque_to(record.topic, tracked);
+        let mut next = BaseRecord::with_opaque_to(record.topic, Track::opaque(record.track));
         next.partition = record.partition;
         next.key = record.key;
         next.payload = record.value;
@@ -243,11 +176,14 @@ impl TransactionalProducer {
                 return Ok(());
             };
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                return Err(ProducerError::Abort(format!("topic `{}`: {error}", record.topic)));
+                return Err(ProducerError::Abort(format!(
+                    "topic `{}`: {error}",
+                    record.topic
+                )));
             }
             ffi::flush(producer.client(), FLUSH_STEP);
             producer.poll(Duration::ZERO);
-            self.check_deliveries(producer)?;
+            Self::check_deliveries(producer)?;
             next = refused;
         }
     }
@@ -267,7 +203,10 @@ impl TransactionalProducer {
         group: &ConsumerGroupMetadata,
     ) -> Result<Receipt, ProducerError> {
         // Without a valid offset send_offsets succeeds silently and fences nobody.
-        debug_assert!(offsets.count() > 0, "a transaction carries at least one offset");
+        debug_assert!(
+            offsets.count() > 0,
+            "a transaction carries at least one offset"
+        );
         self.flush()?;
         let producer = self.producer()?;
         let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
@@ -290,7 +229,11 @@ impl TransactionalProducer {
             self.suspect(format!(
                 "the commit took {} ms{}",
                 took.as_millis(),
-                if trouble { " with a time-out, retry or disconnect" } else { "" }
+                if trouble {
+                    " with a time-out, retry or disconnect"
+                } else {
+                    ""
+                }
             ));
         }
         Ok(Receipt { delivered, took })
@@ -328,7 +271,7 @@ impl TransactionalProducer {
         let producer = self.producer()?;
         loop {
             producer.poll(Duration::ZERO);
-            self.check_deliveries(producer)?;
+            Self::check_deliveries(producer)?;
             if producer.in_flight_count() == 0 {
                 return Ok(());
             }
@@ -336,7 +279,7 @@ impl TransactionalProducer {
         }
     }
 
-    fn check_deliveries(&self, producer: &BaseProducer<Reports>) -> Result<(), ProducerError> {
+    fn check_deliveries(producer: &BaseProducer<Reports>) -> Result<(), ProducerError> {
         let reports = producer.context();
         if !reports.failed.load(Ordering::Acquire) {
             return Ok(());
@@ -394,7 +337,10 @@ impl TransactionalProducer {
             .set("acks", "all")
             .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
             .set("retry.backoff.max.ms", "1000")
-            .set("message.max.bytes", self.settings.max_record_bytes.to_string())
+            .set(
+                "message.max.bytes",
+                self.settings.max_record_bytes.to_string(),
+            )
             .set("partitioner", "murmur2_random")
             .set("statistics.interval.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Info);

@@ -75,18 +75,21 @@ mod tests {
     const TOPIC: TopicId = [7; 16];
     const DAY: i64 = 24 * 3600 * 1000;
 
-    fn at(offset: i64) -> Option<Position> {
-        Some(Position {
+    fn at(offset: i64) -> Position {
+        Position {
             offset,
             topic_id: TOPIC,
             fresh_at_ms: 0,
-        })
+        }
     }
 
     #[test]
     fn a_position_inside_the_log_is_gone_on_with() {
         for offset in [3, 5, 9] {
-            assert_eq!(resume(at(offset), TOPIC, (3, 9), true, DAY), Resume::From(offset));
+            assert_eq!(
+                resume(Some(at(offset)), TOPIC, (3, 9), true, DAY),
+                Resume::From(offset)
+            );
         }
     }
 
@@ -94,7 +97,7 @@ mod tests {
     fn a_position_outside_the_log_is_rebuilt() {
         for offset in [2, 10] {
             assert_eq!(
-                resume(at(offset), TOPIC, (3, 9), true, DAY),
+                resume(Some(at(offset)), TOPIC, (3, 9), true, DAY),
                 Resume::Rebuild(Rebuild::OutsideLog)
             );
         }
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn a_topic_that_was_created_again_is_rebuilt() {
         assert_eq!(
-            resume(at(5), [8; 16], (3, 9), true, DAY),
+            resume(Some(at(5)), [8; 16], (3, 9), true, DAY),
             Resume::Rebuild(Rebuild::OtherTopic)
         );
     }
@@ -111,10 +114,16 @@ mod tests {
     #[test]
     fn a_fold_older_than_the_tombstones_is_rebuilt_unless_it_stands_at_the_end() {
         assert_eq!(
-            resume(at(5), TOPIC, (3, 9), true, 7 * DAY),
+            resume(Some(at(5)), TOPIC, (3, 9), true, 7 * DAY),
             Resume::Rebuild(Rebuild::TooOld)
         );
-        assert_eq!(resume(at(9), TOPIC, (3, 9), true, 7 * DAY), Resume::From(9));
-        assert_eq!(resume(at(5), TOPIC, (3, 9), false, 7 * DAY), Resume::From(5));
+        assert_eq!(
+            resume(Some(at(9)), TOPIC, (3, 9), true, 7 * DAY),
+            Resume::From(9)
+        );
+        assert_eq!(
+            resume(Some(at(5)), TOPIC, (3, 9), false, 7 * DAY),
+            Resume::From(5)
+        );
     }
 }

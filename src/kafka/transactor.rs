@@ -61,12 +61,12 @@ impl Transactor {
         self.member.changes()
     }
 
-    /// Queues records in the open transaction, opening one if there is none. Refused while a rebalance was not followed.
+    /// Queues records in the open transaction, opening one if there is none.
     pub fn send<'a>(
         &self,
         records: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> Result<(), ProducerError> {
-        self.refuse_unfollowed()?;
+        self.uninterrupted()?;
         let mut producer = self.producer.lock();
         if !producer.is_open() {
             producer.begin()?;
@@ -83,7 +83,7 @@ impl Transactor {
         &self,
         positions: impl IntoIterator<Item = (i32, i64, String)>,
     ) -> Result<Receipt, ProducerError> {
-        self.refuse_unfollowed()?;
+        self.uninterrupted()?;
         let mut offsets = TopicPartitionList::new();
         for (partition, position, metadata) in positions {
             let mut element = offsets.add_partition(&self.topic, partition);
@@ -91,6 +91,10 @@ impl Transactor {
                 .set_offset(Offset::Offset(position))
                 .map_err(|error| ProducerError::Abort(error.to_string()))?;
             element.set_metadata(metadata);
+        }
+        if offsets.count() == 0 {
+            // Without an offset send_offsets would succeed silently and fence nobody.
+            return Err(ProducerError::Abort("nothing to commit".to_owned()));
         }
         let group = self
             .member
@@ -111,12 +115,23 @@ impl Transactor {
         Ok(receipt)
     }
 
-    /// IMPORTANT: a rebalance aborts the open transaction inside `poll`, between a record and the next. What was sent
-    /// before is gone then, while the caller still counts it. Were the rest sent and committed before the caller has
-    /// looked at [`changes`](Self::changes), the offsets would cover outputs that were never published.
-    fn refuse_unfollowed(&self) -> Result<(), ProducerError> {
+    /// IMPORTANT: between a rebalance, whose callback aborted the open transaction, and the caller's look at
+    /// [`changes`](Self::changes) nothing may be sent or committed: the caller still holds what the aborted transaction
+    /// had sent, and a new transaction would commit the offsets without the records.
+    fn uninterrupted(&self) -> Result<(), ProducerError> {
         if self.member.has_changes() {
-            return Err(ProducerError::Abort("the group was rebalanced".to_owned()));
+            return Err(ProducerError::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// After a rebalance: replaces a producer whose abort may not have gone through. Its transaction would hold back the
+    /// committed offsets that the barrier reads.
+    pub fn settle(&self) -> Result<(), ProducerError> {
+        let mut producer = self.producer.lock();
+        if producer.is_suspect() {
+            self.metrics.producers_replaced.hidden_retry.inc();
+            producer.replace()?;
         }
         Ok(())
     }
@@ -127,6 +142,7 @@ impl Transactor {
         producer.abort();
         match failure {
             ProducerError::Stopped => return Err(ProducerError::Stopped),
+            ProducerError::Interrupted => return Ok(()),
             ProducerError::Abort(_) => {
                 self.metrics.transactions.aborted.inc();
                 // An abort that did not go through leaves its transaction to the fence of the replacement.

@@ -128,7 +128,7 @@ pub struct Metrics {
     /// What became of content records.
     pub content: ContentOutcomes,
     /// Time up to which the content topic is applied, in Unix seconds.
-    pub content_watermark: Gauge<f64, AtomicU64>,
+    content_watermark: Gauge<f64, AtomicU64>,
     /// From the first request of a commit to its end, in seconds.
     pub commit_seconds: Histogram,
     /// Records replayed into the local store.
@@ -237,6 +237,12 @@ impl Metrics {
             registry: Arc::new(root),
             ..metrics
         }
+    }
+
+    /// The content watermark, in milliseconds since the epoch.
+    #[allow(clippy::cast_precision_loss)] // Milliseconds until the year 9999 fit 53 bits.
+    pub fn set_content_watermark(&self, ms: i64) {
+        self.content_watermark.set(ms as f64 / 1000.0);
     }
 
     /// The text of a scrape, to be served as [`CONTENT_TYPE`].

@@ -61,7 +61,7 @@ pub struct Known {
     pub topic_id: [u8; 16],
     /// When the follower last stood at the end.
     pub at_end_ms: i64,
-    /// The highest event_ts that was dropped before.
+    /// The highest `event_ts` that was dropped before.
     pub dropped: Option<Timestamp>,
 }
 
@@ -113,7 +113,7 @@ impl Batch {
     }
 
     /// Stages everything, sorted, with the positions, and leaves the batch empty. Calls `dropped` for each partition of
-    /// which the highest dropped event_ts has risen.
+    /// which the highest dropped `event_ts` has risen.
     pub fn stage(
         &mut self,
         known: impl Fn(i32) -> Known,

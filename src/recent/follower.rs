@@ -1,16 +1,14 @@
 //! The follower: one thread that reads the enriched topic and writes large batches.
 
 use super::batch::{Batch, Known, Record};
+use super::handle::{RecentError, Shared};
 use super::log::{Log, LogError};
-use super::status::{RecentStatus, RecentView};
 use super::sweep;
-use parking_lot::Mutex;
-use rdkafka::ClientConfig;
 use rdkafka::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thmanyah_state::{Store, Table, WriteSet};
 
@@ -24,125 +22,6 @@ const ASK_END: Duration = Duration::from_millis(200);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long to wait before asking again after the brokers did not answer.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Why recent events cannot be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum RecentError {
-    /// The consumer or a question to the brokers failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The store failed.
-    #[error(transparent)]
-    State(#[from] thmanyah_state::Error),
-    /// The thread could not be started or has panicked.
-    #[error("the thread that follows recent events {0}")]
-    Thread(String),
-}
-
-/// What to follow, and for how long rows stay.
-#[derive(Clone, Debug)]
-pub struct RecentSettings {
-    /// Bootstrap servers and the user's properties.
-    pub client: ClientConfig,
-    /// The enriched topic.
-    pub topic: String,
-    /// How long after publication rows are kept.
-    pub retention: Duration,
-}
-
-/// The follower of the enriched topic. Clones are handles of the same one.
-#[derive(Clone)]
-pub struct Recent {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    wanted: Mutex<Wanted>,
-    status: Mutex<RecentStatus>,
-    stop: AtomicBool,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Clone, Default)]
-struct Wanted {
-    version: u64,
-    partitions: BTreeMap<i32, [u8; 16]>,
-}
-
-impl Recent {
-    /// Starts the thread, which follows nothing until [`Recent::own`] tells it to.
-    pub fn start(settings: RecentSettings, store: Store) -> Result<Self, RecentError> {
-        let log = Log::open(&settings.client, &settings.topic)?;
-        let shared = Arc::new(Shared {
-            wanted: Mutex::default(),
-            status: Mutex::default(),
-            stop: AtomicBool::new(false),
-            thread: Mutex::new(None),
-        });
-        let mut follower = Follower {
-            log,
-            store,
-            retention: settings.retention,
-            shared: Arc::clone(&shared),
-            version: 0,
-            assigned: true,
-            partitions: BTreeMap::new(),
-            batch: Batch::default(),
-            batch_since: None,
-            writes: WriteSet::new(),
-            target: None,
-            as_of_ms: None,
-            next_ask: Instant::now(),
-            next_sweep: Instant::now() + SWEEP_EVERY.min(settings.retention / 4),
-        };
-        let thread = thread::Builder::new()
-            .name("recent".to_owned())
-            .spawn(move || follower.run())
-            .map_err(|e| RecentError::Thread(format!("could not be started: {e}")))?;
-        *shared.thread.lock() = Some(thread);
-        Ok(Self { shared })
-    }
-
-    /// Follows exactly these partitions from now on; beside each the topic's id. Rows of others stay, but get no newer.
-    pub fn own(&self, partitions: BTreeMap<i32, [u8; 16]>) {
-        let mut wanted = self.shared.wanted.lock();
-        if wanted.partitions != partitions {
-            wanted.version += 1;
-            wanted.partitions = partitions;
-            // Queries must not count on a partition that has just been lost or is not followed yet.
-            let mut status = self.shared.status.lock();
-            status.owned = wanted.partitions.keys().copied().collect();
-            status.ready.retain(|of| wanted.partitions.contains_key(of));
-            status.caught_up = status.ready.len() == status.owned.len();
-        }
-    }
-
-    /// How far it is.
-    pub fn status(&self) -> RecentStatus {
-        self.shared.status.lock().clone()
-    }
-
-    /// The same, for queries.
-    pub fn view(&self) -> RecentView {
-        let shared = Arc::clone(&self.shared);
-        Arc::new(move || shared.status.lock().clone())
-    }
-
-    /// Writes what was read, flushes it to disk, and ends the thread.
-    pub fn stop(self) -> Result<(), RecentError> {
-        self.shared.stop.store(true, Ordering::Release);
-        let Some(thread) = self.shared.thread.lock().take() else {
-            return Ok(());
-        };
-        thread
-            .join()
-            .map_err(|_| RecentError::Thread("has panicked".to_owned()))?;
-        let failed = self.shared.status.lock().failed.clone();
-        failed.map_or(Ok(()), |reason| {
-            Err(RecentError::Thread(format!("has ended: {reason}")))
-        })
-    }
-}
 
 /// What is known of a partition that is followed.
 struct Followed {
@@ -160,7 +39,7 @@ struct Target {
     ends: BTreeMap<i32, i64>,
 }
 
-struct Follower {
+pub(super) struct Follower {
     log: Log,
     store: Store,
     retention: Duration,
@@ -180,7 +59,28 @@ struct Follower {
 }
 
 impl Follower {
-    fn run(&mut self) {
+    pub(super) fn new(log: Log, store: Store, retention: Duration, shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        Self {
+            log,
+            store,
+            retention,
+            shared,
+            version: 0,
+            assigned: true,
+            partitions: BTreeMap::new(),
+            batch: Batch::default(),
+            batch_since: None,
+            writes: WriteSet::new(),
+            target: None,
+            as_of_ms: None,
+            next_ask: now,
+            next_sweep: now + SWEEP_EVERY.min(retention / 4),
+        }
+    }
+
+    /// Follows until it is told to stop.
+    pub(super) fn run(&mut self) {
         let ended = self
             .follow()
             .and_then(|()| Ok(self.store.flush(Table::Recent)?));
@@ -357,8 +257,11 @@ impl Follower {
                 "recent events of this partition do not fit its log; rebuilding them from the log's start"
             );
         }
-        self.store
-            .drop_partition(Table::Recent, &super::keys::partition(of), of)?;
+        // Rows are never without a position.
+        if position.is_some() {
+            self.store
+                .drop_partition(Table::Recent, &super::keys::partition(of), of)?;
+        }
         if let Some(event_ts) = dropped.filter(|_| same_topic.is_some()) {
             sweep::put_dropped(of, event_ts, &mut self.writes);
             self.store.apply_unlogged(&mut self.writes)?;
@@ -463,10 +366,6 @@ impl Follower {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this thread is an edge: time enters here"
-)]
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {

@@ -2,10 +2,10 @@
 //!
 //! | family | rest of the key | value |
 //! |---|---|---|
-//! | 1 events | event_ts, event_id | published_ms, offset, the enriched JSON |
-//! | 2 by id | event_id | event_ts |
+//! | 1 events | `event_ts`, `event_id` | `published_ms`, offset, the enriched JSON |
+//! | 2 by id | `event_id` | `event_ts` |
 //! | 3 chunks | first offset | [`Chunk`]: which events one batch published, oldest offsets first |
-//! | 4 dropped | | highest event_ts that was dropped |
+//! | 4 dropped | | highest `event_ts` that was dropped |
 //!
 //! Integers are big-endian; signed ones have their sign bit flipped, so that bytes order as numbers do. Family bytes are
 //! persistent and never reused.
@@ -115,7 +115,7 @@ pub(super) struct Chunk<'a> {
     entries: &'a [u8],
 }
 
-/// Bytes of a chunk's entry: event_ts and event_id.
+/// Bytes of a chunk's entry: `event_ts` and `event_id`.
 const CHUNK_ENTRY: usize = 16;
 
 impl<'a> Chunk<'a> {

@@ -5,6 +5,7 @@
 
 mod batch;
 mod follower;
+mod handle;
 mod keys;
 mod log;
 mod query;
@@ -13,7 +14,7 @@ mod status;
 mod sweep;
 
 pub use batch::{Batch, Known, Record};
-pub use follower::{Recent, RecentError, RecentSettings};
+pub use handle::{Recent, RecentError, RecentSettings};
 pub use log::LogError;
 pub use query::{EventKey, Filter, Limits, Page, PageRequest, dropped_up_to, find, page};
 pub use record::Head;

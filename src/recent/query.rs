@@ -126,7 +126,7 @@ pub fn find<R>(
     Ok(None)
 }
 
-/// The highest event_ts that was dropped from any of the partitions: up to there, rows may be missing.
+/// The highest `event_ts` that was dropped from any of the partitions: up to there, rows may be missing.
 pub fn dropped_up_to(
     snapshot: &Snapshot<'_>,
     partitions: &[i32],

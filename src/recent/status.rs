@@ -16,7 +16,7 @@ pub struct RecentStatus {
     pub as_of_ms: Option<i64>,
     /// Offsets between what is written and the end that was seen last.
     pub lag: u64,
-    /// The highest event_ts that was dropped from one of them.
+    /// The highest `event_ts` that was dropped from one of them.
     pub dropped_up_to: Option<Timestamp>,
     /// Records of the topic that are no enriched events.
     pub unreadable: u64,

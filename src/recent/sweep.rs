@@ -12,11 +12,11 @@ pub(super) const MOST_ROWS: usize = 20_000;
 pub struct Swept {
     /// Rows looked at.
     pub rows: usize,
-    /// The highest event_ts dropped from the partition, when it has risen.
+    /// The highest `event_ts` dropped from the partition, when it has risen.
     pub dropped: Option<Timestamp>,
 }
 
-/// Stages the deletion of what was published before `keep_from_ms` in a partition, and with it the new highest event_ts
+/// Stages the deletion of what was published before `keep_from_ms` in a partition, and with it the new highest `event_ts`
 /// dropped.
 pub fn sweep(
     snapshot: &Snapshot<'_>,
@@ -53,7 +53,7 @@ pub fn sweep(
     })
 }
 
-/// Stages the highest event_ts that was dropped from a partition.
+/// Stages the highest `event_ts` that was dropped from a partition.
 pub(super) fn put_dropped(of: i32, event_ts: Timestamp, writes: &mut WriteSet) {
     writes.put(
         Table::Recent,
@@ -62,14 +62,14 @@ pub(super) fn put_dropped(of: i32, event_ts: Timestamp, writes: &mut WriteSet) {
     );
 }
 
-/// The highest event_ts that was dropped from a partition.
+/// The highest `event_ts` that was dropped from a partition.
 pub(super) fn dropped(snapshot: &Snapshot<'_>, of: i32) -> Result<Option<Timestamp>, Error> {
     let key = keys::family(of, keys::DROPPED);
     let found = snapshot.get(Table::Recent, &key, keys::time_of)?;
     Ok(found.flatten())
 }
 
-/// Stages the deletion of a chunk's events, and returns the highest event_ts among them.
+/// Stages the deletion of a chunk's events, and returns the highest `event_ts` among them.
 fn drop_events(
     snapshot: &Snapshot<'_>,
     of: i32,

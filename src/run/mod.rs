@@ -1,38 +1,39 @@
 //! The running process: its parts are started in the order of the data's flow, watched, and stopped together.
 
 mod barrier;
+mod checkpoint;
+mod error;
 mod lease;
 mod ownership;
+mod records;
 mod restorer;
+mod seen_rows;
+mod settings;
 mod view;
 mod worker;
 
 pub use barrier::BarrierError;
-pub use worker::WorkerError;
+pub use error::{RunError, WorkerError};
 
-use crate::codec::EventRules;
 use crate::config::{Config, memory_limit};
 use crate::content::{
-    ContentTable, ContentWatermark, Materializer, MaterializerError, MaterializerSettings, Replica,
-    ReplicaError, ReplicaPositions, ReplicaSettings, WatermarkSettings,
+    ContentTable, ContentWatermark, Materializer, MaterializerSettings, Replica, ReplicaPositions,
+    ReplicaSettings, WatermarkSettings,
 };
-use crate::enricher::Rules;
-use crate::http::{Api, Beat, Health};
-use crate::kafka::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES, Topics};
-use crate::kafka::{
-    DescribeError, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError,
-    ProducerError, ProducerSettings, TopicId, Transactor, TransactorError, topic_ids,
-};
+use crate::health::Health;
+use crate::http::Api;
+use crate::kafka::topics::Topics;
+use crate::kafka::{Isolation, OffsetReader, TopicId, Transactor, topic_ids};
 use crate::metrics::Metrics;
-use crate::recent::{Recent, RecentError, RecentSettings};
-use barrier::{BarrierSettings, Surroundings};
+use crate::recent::{Recent, RecentSettings};
+use barrier::Surroundings;
 use lease::Leases;
 use ownership::Ownership;
 use restorer::Restorer;
 use secrecy::ExposeSecret;
+use settings::{enricher_group, materializer_group};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -40,79 +41,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thmanyah_state::{Options, Store};
 use tokio_util::sync::CancellationToken;
 use view::StoreView;
-use worker::{Worker, WorkerParts, WorkerSettings, worker_name};
+use worker::{Worker, WorkerParts, worker_name};
 
 /// How long the brokers may take to describe the topics.
 const DESCRIBE: Duration = Duration::from_secs(30);
-
-/// The content table among the components that must be restored.
-const CONTENT: &str = "content";
-
-/// Why the process ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The state directory.
-    #[error(transparent)]
-    Store(#[from] thmanyah_state::Error),
-    /// The topics' ids.
-    #[error(transparent)]
-    Describe(#[from] DescribeError),
-    /// Offsets.
-    #[error(transparent)]
-    Offsets(#[from] OffsetsError),
-    /// A worker.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// The materializer.
-    #[error("materializer: {0}")]
-    Materializer(#[from] MaterializerError),
-    /// The content replica.
-    #[error("content replica: {0}")]
-    Replica(#[from] ReplicaError),
-    /// The follower of the enriched topic.
-    #[error("recent events: {0}")]
-    Recent(#[from] RecentError),
-    /// The HTTP listener.
-    #[error("cannot listen on {listen}: {reason}; choose another --listen")]
-    Listen {
-        /// The address.
-        listen: SocketAddr,
-        /// What the system said.
-        reason: std::io::Error,
-    },
-    /// The system refused something else.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// A thread panicked; its message was logged.
-    #[error("the thread `{0}` panicked")]
-    Panicked(String),
-}
-
-impl RunError {
-    /// Whether a successor took this instance's place.
-    pub fn is_fenced(&self) -> bool {
-        matches!(
-            self,
-            Self::Worker(WorkerError::Transactor(TransactorError::Member(
-                MemberError::Fenced(_)
-            ))) | Self::Materializer(MaterializerError::Transactor(TransactorError::Member(
-                MemberError::Fenced(_)
-            )))
-        )
-    }
-
-    /// A stop while something was waited for is an orderly end.
-    fn is_stop(&self) -> bool {
-        matches!(
-            self,
-            Self::Worker(WorkerError::Transactor(TransactorError::Producer(
-                ProducerError::Stopped
-            ))) | Self::Materializer(MaterializerError::Transactor(TransactorError::Producer(
-                ProducerError::Stopped
-            ))) | Self::Worker(WorkerError::Barrier(BarrierError::CalledOff))
-        )
-    }
-}
 
 /// The wall clock, in milliseconds since the epoch.
 #[allow(clippy::disallowed_methods)]
@@ -140,14 +72,20 @@ struct Process {
 
 /// Runs until `asked` is cancelled or a part fails.
 pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(), RunError> {
-    let listener = std::net::TcpListener::bind(config.listen).map_err(|reason| RunError::Listen {
-        listen: config.listen,
-        reason,
-    })?;
+    let listener =
+        std::net::TcpListener::bind(config.listen).map_err(|reason| RunError::Listen {
+            listen: config.listen,
+            reason,
+        })?;
     let options = Options {
         wal_bytes: config.store.wal_bytes.0,
         memtable_bytes: config.store.memtable_bytes.0 as usize,
-        ..Options::for_memory(config.store.memory.map_or_else(memory_limit, |bytes| bytes.0))
+        ..Options::for_memory(
+            config
+                .store
+                .memory
+                .map_or_else(memory_limit, |bytes| bytes.0),
+        )
     };
     let store = Store::open(&config.state_dir, &options)?;
     let table = ContentTable::new(store.clone(), config.content.cache_rows);
@@ -157,10 +95,18 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         Isolation::Committed,
     )?;
     let names = &config.topics;
-    let owned = [&names.content_changelog, &names.pending, &names.enriched];
+    let owned = [
+        &names.content_changelog,
+        &names.pending,
+        &names.seen,
+        &names.enriched,
+    ];
     let owned: Vec<&str> = owned.iter().map(|name| name.as_str()).collect();
     let ids = topic_ids(reader.client(), &owned, DESCRIBE)?;
-    let cluster = reader.client().fetch_cluster_id(DESCRIBE).unwrap_or_default();
+    let cluster = reader
+        .client()
+        .fetch_cluster_id(DESCRIBE)
+        .unwrap_or_default();
     drop(reader);
     let process = Process {
         config: Arc::new(config),
@@ -200,10 +146,7 @@ impl Process {
         }
         self.start_watermark(&positions);
         let served = self.serve(listener, recent.as_ref());
-        let watched = outcome.and(served).and_then(|server| {
-            self.watch();
-            Ok(server)
-        });
+        let watched = outcome.and(served).inspect(|_| self.watch());
         self.stop_all(watched, recent)
     }
 
@@ -257,13 +200,14 @@ impl Process {
                 stop: Arc::clone(&self.stop),
                 now_ms,
             };
-            let restorer = Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
-                .map_err(WorkerError::from)?;
+            let restorer =
+                Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
+                    .map_err(WorkerError::from)?;
             let instance = format!("{}-{}-{number}", self.config.app, self.config.instance);
             let raw = &topics.engagement_events_raw;
             let producer = self.producer_settings(&instance);
             let member = self.member_settings(enricher_group(&self.config), instance, raw);
-            let parts = Parts {
+            let parts = WorkerParts {
                 number,
                 settings: Arc::clone(&settings),
                 restorer,
@@ -282,83 +226,17 @@ impl Process {
             self.spawn(name, move |stop| {
                 let transactor = Transactor::start(producer, member, parts.metrics.clone())
                     .map_err(WorkerError::from)?;
-                Ok(Worker::new(parts.with(transactor)).run(stop)?)
+                Ok(Worker::new(parts, transactor).run(stop)?)
             });
         }
         Ok(())
     }
 
-    fn worker_settings(&self) -> WorkerSettings {
-        let (topics, enricher) = (&self.config.topics, &self.config.enricher);
-        WorkerSettings {
-            raw_topic: topics.engagement_events_raw.to_string(),
-            enriched_topic: topics.enriched.to_string(),
-            pending_topic: topics.pending.to_string(),
-            pending_id: self.id(&topics.pending),
-            dlq_topic: topics.dlq.to_string(),
-            commit_interval: enricher.commit_interval,
-            rules: Rules {
-                events: EventRules {
-                    updates: enricher.updates,
-                    deletes: enricher.deletes,
-                    time: enricher.time,
-                },
-                deadline_ms: enricher.deadline.as_millis() as i64,
-                transaction_steps: enricher.commit_records,
-            },
-            now_ms,
-        }
-    }
-
-    fn barrier_settings(&self) -> BarrierSettings {
-        let topics = &self.config.topics;
-        BarrierSettings {
-            client: self.config.kafka.client(),
-            group: enricher_group(&self.config),
-            raw_topic: topics.engagement_events_raw.to_string(),
-            enriched_topic: topics.enriched.to_string(),
-            pending_topic: topics.pending.to_string(),
-            pending_id: self.id(&topics.pending),
-            seen_topic: topics.seen.to_string(),
-            changelog_topic: topics.content_changelog.to_string(),
-            changelog_partitions: self.topics.content_changelog_partitions,
-        }
-    }
-
-    fn producer_settings(&self, transactional_id: &str) -> ProducerSettings {
-        ProducerSettings {
-            client: self.config.kafka.client(),
-            transactional_id: transactional_id.to_owned(),
-            transaction_timeout: self.config.kafka.transaction_timeout,
-            max_record_bytes: RECORD_BYTES.max(self.topics.largest_input + DEAD_LETTER_HEADERS),
-            stop: Arc::clone(&self.stop),
-        }
-    }
-
-    fn member_settings(&self, group: String, instance: String, topic: &str) -> MemberSettings {
-        let kafka = &self.config.kafka;
-        MemberSettings {
-            client: kafka.client(),
-            group,
-            instance,
-            topic: topic.to_owned(),
-            session_timeout: kafka.session_timeout,
-            heartbeat: kafka.heartbeat,
-            max_poll_interval: kafka.max_poll_interval,
-        }
-    }
-
     fn start_replica(&mut self, replica: Replica) {
-        let metrics = self.metrics.clone();
-        let health = Arc::clone(&self.health);
-        // Also what makes an instance ready that owns no partition.
-        health.set_restoring(CONTENT, 0, 0);
-        let restoring = move |left| match left {
-            0 => health.set_ready(CONTENT),
-            left => health.set_restoring(CONTENT, left, 0),
-        };
+        let (metrics, health) = (self.metrics.clone(), Arc::clone(&self.health));
+        health.set_restoring("content", 0, 0);
         self.spawn("content replica".to_owned(), move |stop| {
-            Ok(replica.run(stop, now_ms, &metrics, restoring)?)
+            Ok(replica.run(stop, now_ms, &metrics, &health)?)
         });
     }
 
@@ -458,11 +336,13 @@ impl Process {
         body: impl FnOnce(&AtomicBool) -> Result<(), RunError> + Send + 'static,
     ) {
         let (stop, asked) = (Arc::clone(&self.stop), self.asked.clone());
-        let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
-            // Also when the body panics.
-            let _ended = asked.drop_guard();
-            body(&stop)
-        });
+        let spawned = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || {
+                // Also when the body panics.
+                let _ended = asked.drop_guard();
+                body(&stop)
+            });
         match spawned {
             Ok(thread) => self.threads.push((name, thread)),
             Err(error) => {
@@ -506,46 +386,4 @@ impl Process {
         tracing::info!("stopped");
         outcome
     }
-}
-
-/// [`WorkerParts`] without the transactor, which is started on the worker's own thread.
-struct Parts {
-    number: usize,
-    settings: Arc<WorkerSettings>,
-    restorer: Restorer,
-    view: StoreView,
-    store: Store,
-    wakeups: crate::content::Wakeups,
-    watermark: ContentWatermark,
-    metrics: Metrics,
-    beat: Beat,
-    health: Arc<Health>,
-    owned: Ownership,
-}
-
-impl Parts {
-    fn with(self, transactor: Transactor) -> WorkerParts {
-        WorkerParts {
-            number: self.number,
-            settings: self.settings,
-            transactor,
-            restorer: self.restorer,
-            view: self.view,
-            store: self.store,
-            wakeups: self.wakeups,
-            watermark: self.watermark,
-            metrics: self.metrics,
-            beat: self.beat,
-            health: self.health,
-            owned: self.owned,
-        }
-    }
-}
-
-fn enricher_group(config: &Config) -> String {
-    format!("{}-enricher", config.app)
-}
-
-fn materializer_group(config: &Config) -> String {
-    format!("{}-materializer", config.app)
 }

@@ -72,6 +72,11 @@ impl Restorer {
         });
     }
 
+    /// What the request under way covers.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = i32> + '_ {
+        self.wanted.iter().copied()
+    }
+
     /// A partition was revoked: an outcome for it is not wanted any more. A [`request`](Self::request) must follow.
     pub(super) fn forget(&mut self, partition: i32) {
         self.wanted.remove(&partition);

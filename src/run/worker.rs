@@ -1,19 +1,20 @@
 //! THE loop: poll → process → commit → apply, on one thread that owns one group member and one transactional producer.
 
 use super::barrier::{BarrierError, Passed, parked_key};
+use super::error::WorkerError;
 use super::lease::Lease;
+use super::ownership::Ownership;
+use super::records::{outgoing, raw_record};
 use super::restorer::Restorer;
-use super::view::{StoreView, ViewError};
-use crate::content::{ContentTableError, ContentWatermark, Wakeups};
+use super::seen_rows;
+use super::view::StoreView;
+use crate::content::{ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
-use crate::enricher::{Headers, Output, RawRecord, Rules, Staged, Stream, Task, TaskError};
-use crate::http::{Beat, Health};
-use crate::kafka::{
-    DeadLetterSource, EnrichedSource, MemberError, Outgoing, ProducerError, Receipt, TopicId,
-    Transactor, TransactorError, dead_letter_headers, enriched_headers,
-};
+use crate::enricher::{Rules, Staged, Task};
+use crate::health::{Beat, Health};
+use crate::kafka::{ProducerError, Receipt, TopicId, Track, Transactor, TransactorError};
 use crate::metrics::Metrics;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,14 @@ pub(super) struct WorkerSettings {
     pub(super) pending_topic: String,
     /// Its id.
     pub(super) pending_id: TopicId,
+    /// The enriched topic's id.
+    pub(super) enriched_id: TopicId,
+    /// The checkpoints of published ids.
+    pub(super) seen_topic: String,
+    /// Its id.
+    pub(super) seen_id: TopicId,
+    /// How often published ids are checkpointed.
+    pub(super) checkpoint_interval: Duration,
     /// The dead letters.
     pub(super) dlq_topic: String,
     /// How long a transaction stays open.
@@ -49,51 +58,9 @@ pub(super) struct WorkerSettings {
     pub(super) now_ms: fn() -> i64,
 }
 
-/// Why a worker cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The consumer or the producer.
-    #[error(transparent)]
-    Transactor(#[from] TransactorError),
-    /// The restore barrier.
-    #[error(transparent)]
-    Barrier(#[from] BarrierError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] thmanyah_state::Error),
-    /// A content row.
-    #[error(transparent)]
-    Content(#[from] ContentTableError),
-    /// The step found the state broken.
-    #[error("{0}")]
-    Broken(String),
-}
-
-impl From<MemberError> for WorkerError {
-    fn from(error: MemberError) -> Self {
-        Self::Transactor(error.into())
-    }
-}
-
-impl From<ProducerError> for WorkerError {
-    fn from(error: ProducerError) -> Self {
-        Self::Transactor(error.into())
-    }
-}
-
-impl From<TaskError<ViewError>> for WorkerError {
-    fn from(error: TaskError<ViewError>) -> Self {
-        match error {
-            TaskError::View(ViewError::Store(error)) => Self::Store(error),
-            TaskError::View(ViewError::Content(error)) => Self::Content(error),
-            broken => Self::Broken(broken.to_string()),
-        }
-    }
-}
-
 /// A partition past its barrier.
-struct Owned {
-    task: Task,
+pub(super) struct Owned {
+    pub(super) task: Task,
     lease: Lease,
     /// What this worker committed last.
     committed: (Offset, Ledger),
@@ -105,8 +72,6 @@ pub(super) struct WorkerParts {
     pub(super) number: usize,
     /// Settings shared with the others.
     pub(super) settings: Arc<WorkerSettings>,
-    /// Group member and producer.
-    pub(super) transactor: Transactor,
     /// Takes partitions through the barrier.
     pub(super) restorer: Restorer,
     /// Look-ups.
@@ -124,31 +89,37 @@ pub(super) struct WorkerParts {
     /// Readiness of its partitions.
     pub(super) health: Arc<Health>,
     /// Told whenever the owned partitions change.
-    pub(super) owned: super::Ownership,
+    pub(super) owned: Ownership,
 }
 
 /// One worker.
 pub(super) struct Worker {
-    parts: WorkerParts,
-    tasks: BTreeMap<i32, Owned>,
+    pub(super) parts: WorkerParts,
+    pub(super) transactor: Transactor,
+    pub(super) tasks: BTreeMap<i32, Owned>,
     staged: Staged,
     opened: Option<Instant>,
     /// Whether releases or time-outs are left over from the last transaction.
     more: bool,
-    writes: WriteSet,
+    pub(super) writes: WriteSet,
+    scratch: Vec<u8>,
     gauged: Instant,
+    pub(super) checkpointed: Instant,
 }
 
 impl Worker {
-    pub(super) fn new(parts: WorkerParts) -> Self {
+    pub(super) fn new(parts: WorkerParts, transactor: Transactor) -> Self {
         Self {
             parts,
+            transactor,
             tasks: BTreeMap::new(),
             staged: Staged::default(),
             opened: None,
             more: false,
             writes: WriteSet::new(),
+            scratch: Vec::new(),
             gauged: Instant::now(),
+            checkpointed: Instant::now(),
         }
     }
 
@@ -159,7 +130,7 @@ impl Worker {
             let outcome = self.round();
             self.recover(outcome)?;
         }
-        let outcome = self.commit();
+        let outcome = self.commit().and_then(|()| self.checkpoint());
         let outcome = self.recover(outcome);
         self.parts.owned.set(self.parts.number, Vec::new());
         outcome
@@ -179,6 +150,11 @@ impl Worker {
         if due || full {
             self.commit()?;
         }
+        if self.checkpointed.elapsed() >= self.parts.settings.checkpoint_interval
+            && self.staged.is_empty()
+        {
+            self.checkpoint()?;
+        }
         if self.gauged.elapsed() >= GAUGES {
             self.gauged = Instant::now();
             self.gauge();
@@ -193,7 +169,7 @@ impl Worker {
         let began = Instant::now();
         let mut wait = self.patience();
         while self.staged.steps() < settings.rules.transaction_steps {
-            let Some(record) = self.parts.transactor.poll(wait)? else {
+            let Some(record) = self.transactor.poll(wait)? else {
                 break;
             };
             wait = Duration::ZERO;
@@ -263,7 +239,7 @@ impl Worker {
             .outputs()
             .iter()
             .map(|output| outgoing(settings, staged, output));
-        self.parts.transactor.send(records)?;
+        self.transactor.send(records)?;
         self.staged.sent();
         Ok(())
     }
@@ -284,11 +260,11 @@ impl Worker {
                 (now != owned.committed).then_some((*partition, now.0, now.1))
             })
             .collect();
-        let receipt = self.parts.transactor.commit(
-            moved
-                .iter()
-                .map(|(partition, position, ledger)| (*partition, position.0, ledger.to_string())),
-        )?;
+        let receipt =
+            self.transactor
+                .commit(moved.iter().map(|(partition, position, ledger)| {
+                    (*partition, position.0, ledger.to_string())
+                }))?;
         self.apply(&receipt)?;
         for (partition, position, ledger) in moved {
             if let Some(owned) = self.tasks.get_mut(&partition) {
@@ -311,18 +287,38 @@ impl Worker {
                 None => self.writes.delete(Table::Pending, &key),
             }
         }
-        for (partition, offset) in receipt.delivered_all() {
-            let position = Position {
-                offset,
-                topic_id: self.parts.settings.pending_id,
-                fresh_at_ms: (self.parts.settings.now_ms)(),
-            };
-            self.writes.set_position(Table::Pending, partition, position);
+        seen_rows::add(self.staged.published(), &mut self.writes, &mut self.scratch);
+        for (track, partition, offset) in receipt.delivered_all() {
+            self.move_position(track, partition, offset);
         }
         if !self.writes.is_empty() {
             self.parts.store.apply(&mut self.writes)?;
         }
+        for owned in self.tasks.values_mut() {
+            owned.task.committed();
+        }
         Ok(())
+    }
+
+    /// The rows written with this cover the log up to here.
+    pub(super) fn move_position(&mut self, track: Track, partition: i32, offset: i64) {
+        let settings = &self.parts.settings;
+        let fresh_at_ms = (settings.now_ms)();
+        let (table, topic_id) = match track {
+            Track::Pending => (Table::Pending, settings.pending_id),
+            Track::Seen => (Table::Seen, settings.seen_id),
+            Track::Enriched => {
+                let (partition, id) = (Partition(partition), settings.enriched_id);
+                seen_rows::set_enriched(partition, Offset(offset), id, &mut self.writes);
+                return;
+            }
+        };
+        let position = Position {
+            offset,
+            topic_id,
+            fresh_at_ms,
+        };
+        self.writes.set_position(table, partition, position);
     }
 
     fn count(&self) {
@@ -342,7 +338,10 @@ impl Worker {
     /// After a rebalance everything that is owned goes through the barrier: what was kept as well, if a transaction was
     /// aborted or the group's commits may have moved without this worker.
     fn follow_rebalances(&mut self) -> Result<(), WorkerError> {
-        let Some(changes) = self.parts.transactor.changes() else {
+        if self.transactor.member().has_changes() {
+            self.transactor.settle()?;
+        }
+        let Some(changes) = self.transactor.changes() else {
             return Ok(());
         };
         tracing::info!(worker = self.parts.number, assigned = ?changes.assigned, revoked = ?changes.revoked, "rebalanced");
@@ -365,12 +364,14 @@ impl Worker {
     fn restore(&mut self, mut partitions: Vec<i32>) -> Result<(), WorkerError> {
         let mut leases = BTreeMap::new();
         for (partition, owned) in std::mem::take(&mut self.tasks) {
-            self.parts.transactor.member().pause(partition)?;
+            self.transactor.member().pause(partition)?;
             leases.insert(partition, owned.lease);
             partitions.push(partition);
         }
         for partition in &partitions {
-            self.parts.health.set_restoring(&component(*partition), 0, 0);
+            self.parts
+                .health
+                .set_restoring(&component(*partition), 0, 0);
         }
         self.parts.restorer.request(leases, &partitions);
         self.publish_ownership();
@@ -399,7 +400,7 @@ impl Worker {
                 };
                 self.tasks.insert(partition.0, owned);
             }
-            self.parts.transactor.member().resume_at(&resumed)?;
+            self.transactor.member().resume_at(&resumed)?;
             self.publish_ownership();
         }
         Ok(())
@@ -423,12 +424,16 @@ impl Worker {
     /// built again from what was committed.
     fn recover(&mut self, outcome: Result<(), WorkerError>) -> Result<(), WorkerError> {
         let failure = match outcome {
+            // The next round begins with what the rebalance changed.
+            Err(WorkerError::Transactor(TransactorError::Producer(ProducerError::Interrupted))) => {
+                return Ok(());
+            }
             Err(WorkerError::Transactor(TransactorError::Producer(failure))) => failure,
             outcome => return outcome,
         };
         tracing::warn!(worker = self.parts.number, %failure, "starting over from what was committed");
         self.drop_open();
-        match self.parts.transactor.recover(&failure) {
+        match self.transactor.recover(&failure) {
             Err(ProducerError::Stopped) => return Ok(()),
             outcome => outcome?,
         }
@@ -442,7 +447,8 @@ impl Worker {
     }
 
     fn publish_ownership(&self) {
-        let partitions = self.tasks.keys().copied().collect();
+        let restoring = self.parts.restorer.wanted();
+        let partitions = self.tasks.keys().copied().chain(restoring).collect();
         self.parts.owned.set(self.parts.number, partitions);
     }
 
@@ -452,7 +458,7 @@ impl Worker {
             .iter()
             .map(|(partition, owned)| {
                 // Markers behind the last record are no lag.
-                let read = self.parts.transactor.member().position(*partition);
+                let read = self.transactor.member().position(*partition);
                 let position = owned.task.position().0;
                 (*partition, read.unwrap_or(position).max(position))
             })
@@ -468,73 +474,4 @@ pub(super) fn worker_name(number: usize) -> String {
 
 fn component(partition: i32) -> String {
     format!("partition {partition}")
-}
-
-/// A record as the step wants it.
-fn raw_record<'a>(record: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
-    let backfill = record.headers().and_then(|headers| {
-        headers
-            .iter()
-            .find(|header| header.key == "backfill")
-            .and_then(|header| header.value)
-    });
-    RawRecord {
-        offset: Offset(record.offset()),
-        timestamp_ms: record.timestamp().to_millis(),
-        key: record.key(),
-        value: record.payload(),
-        backfill,
-    }
-}
-
-/// A staged output as the producer wants it.
-fn outgoing<'a>(
-    settings: &'a WorkerSettings,
-    staged: &'a Staged,
-    output: &'a Output,
-) -> Outgoing<'a> {
-    let (topic, partition, tracked) = match output.stream {
-        Stream::Enriched => (&settings.enriched_topic, Some(output.partition.0), false),
-        Stream::Pending => (&settings.pending_topic, Some(output.partition.0), true),
-        Stream::DeadLetters => (&settings.dlq_topic, None, false),
-    };
-    let headers = match &output.headers {
-        Headers::None => None,
-        Headers::Enriched {
-            raw_offset,
-            raw_timestamp_ms,
-            content_version,
-            join_status,
-            backfill,
-        } => Some(enriched_headers(&EnrichedSource {
-            partition: output.partition.0,
-            offset: raw_offset.0,
-            timestamp_ms: *raw_timestamp_ms,
-            content_version: *content_version,
-            join_status: *join_status,
-            backfill: backfill.as_ref().map(|span| staged.bytes(span)),
-        })),
-        Headers::DeadLetter {
-            why,
-            raw_offset,
-            raw_timestamp_ms,
-        } => Some(dead_letter_headers(
-            why,
-            &DeadLetterSource {
-                stage: "enricher",
-                topic: &settings.raw_topic,
-                partition: output.partition.0,
-                offset: raw_offset.0,
-                timestamp_ms: *raw_timestamp_ms,
-            },
-        )),
-    };
-    Outgoing {
-        topic,
-        partition,
-        key: output.key.as_ref().map(|span| staged.bytes(span)),
-        value: output.value.as_ref().map(|span| staged.bytes(span)),
-        headers,
-        tracked,
-    }
 }

@@ -89,6 +89,7 @@ impl Server {
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             partitions: count,
             cursor_key: [7; 32],
+            max_queries: 8,
         };
         change(&mut api);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -141,7 +142,7 @@ impl Server {
         }
     }
 
-    /// Publishes events: partition, published_ms, JSON.
+    /// Publishes events: partition, time of publication, JSON.
     fn publish(&self, events: &[(i32, i64, String)]) {
         let mut batch = Batch::default();
         for (offset, (partition, published_ms, json)) in (0..).zip(events) {

@@ -1,6 +1,7 @@
 //! Health, metrics, panics, load and the end of serving.
 
 use super::*;
+use crate::health::STUCK_AFTER_MS;
 use crate::http::reads::Reads;
 
 #[tokio::test]
@@ -56,7 +57,7 @@ async fn a_panic_is_a_problem_and_serving_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_reads_than_may_run_wait_and_are_then_told_to_come_again() {
     let dir = tempfile::tempdir().unwrap();
-    let reads = Reads::new(Store::open(dir.path(), &Options::default()).unwrap());
+    let reads = Reads::new(Store::open(dir.path(), &Options::default()).unwrap(), 8);
     let (release, held) = crossbeam_channel::bounded::<()>(0);
     let (begun, running) = crossbeam_channel::unbounded::<()>();
     let blocked: Vec<_> = (0..8)

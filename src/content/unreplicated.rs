@@ -1,0 +1,48 @@
+//! What the materializer wrote and the replica may not show yet: the newest version of a row for an unchanged TOAST column.
+
+use super::positions::ReplicaPositions;
+use crate::domain::{ContentId, ContentRow};
+use foldhash::HashMap;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Rows that this process wrote and its own replica may not show yet.
+#[derive(Default)]
+pub(super) struct Unreplicated {
+    rows: HashMap<ContentId, (Option<ContentRow>, u64)>,
+    /// Transactions whose rows are still here, with the changelog ends that cover them.
+    ends: VecDeque<(u64, BTreeMap<i32, i64>)>,
+    transaction: u64,
+}
+
+impl Unreplicated {
+    /// The open transaction holds this row.
+    pub(super) fn wrote(&mut self, id: ContentId, row: Option<ContentRow>) {
+        self.rows.insert(id, (row, self.transaction));
+    }
+
+    /// The open transaction was committed; the changelog's ends cover it.
+    pub(super) fn committed(&mut self, ends: BTreeMap<i32, i64>) {
+        self.ends.push_back((self.transaction, ends));
+        self.transaction += 1;
+    }
+
+    /// The row as this process wrote it last; the outer `None` says that the replica's is as new.
+    pub(super) fn get(&self, id: ContentId) -> Option<&Option<ContentRow>> {
+        self.rows.get(&id).map(|(row, _)| row)
+    }
+
+    /// Drops what the replica shows by now.
+    pub(super) fn prune(&mut self, replica: &ReplicaPositions) {
+        let mut shown = None;
+        while let Some((transaction, ends)) = self.ends.front() {
+            if !replica.reached(ends) {
+                break;
+            }
+            shown = Some(*transaction);
+            self.ends.pop_front();
+        }
+        if let Some(shown) = shown {
+            self.rows.retain(|_, (_, transaction)| *transaction > shown);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The restore barrier: what must be true before an assigned partition is processed.
+//!
+//! In order: the content table has every row that the changelog had at assignment; the group's committed position and
+//! ledger are known, stable; the pending table is a fold of its changelog up to its true end; and the number of parked
+//! events is the ledger's.
+
+mod error;
+mod fold;
+mod pending;
+mod seen;
+mod start;
+
+pub use error::BarrierError;
+pub(super) use pending::parked_key;
+pub(super) use seen::CHECKPOINT_KEY;
+
+use super::lease::{Lease, Leases};
+use crate::content::{ContentWatermark, ReplicaPositions};
+use crate::enricher::Task;
+use crate::kafka::{Isolation, OffsetReader, TopicId};
+use crate::metrics::Metrics;
+use rdkafka::ClientConfig;
+use start::Start;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use thmanyah_state::Store;
+
+/// How long a partition's first boot waits for the content that is already there, so that a backlog does not park
+/// everything.
+const FIRST_BOOT_WAIT: Duration = Duration::from_secs(30);
+/// How often a wait looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What every barrier of the process needs.
+pub(super) struct BarrierSettings {
+    /// Bootstrap servers and the user's own properties.
+    pub(super) client: ClientConfig,
+    /// The enricher's group.
+    pub(super) group: String,
+    /// The input topic.
+    pub(super) raw_topic: String,
+    /// The enriched topic.
+    pub(super) enriched_topic: String,
+    /// The changelog of parked events.
+    pub(super) pending_topic: String,
+    /// Its id.
+    pub(super) pending_id: TopicId,
+    /// The enriched topic's id.
+    pub(super) enriched_id: TopicId,
+    /// The checkpoints of published ids.
+    pub(super) seen_topic: String,
+    /// Its id.
+    pub(super) seen_id: TopicId,
+    /// The content changelog.
+    pub(super) changelog_topic: String,
+    /// Its number of partitions.
+    pub(super) changelog_partitions: i32,
+}
+
+/// A partition that passed.
+pub(super) struct Passed {
+    /// Its task, standing at the committed position.
+    pub(super) task: Task,
+    /// The right to write its rows.
+    pub(super) lease: Lease,
+}
+
+/// Takes partitions through the barrier. Runs on a thread beside the worker, which keeps polling.
+pub(super) struct Barrier {
+    settings: Arc<BarrierSettings>,
+    committed: OffsetReader,
+    ends: OffsetReader,
+    store: Store,
+    leases: Leases,
+    replica: ReplicaPositions,
+    watermark: ContentWatermark,
+    metrics: Metrics,
+    stop: Arc<AtomicBool>,
+    /// The number of the latest request; an older one is called off.
+    latest: Arc<AtomicU64>,
+    now_ms: fn() -> i64,
+}
+
+/// What a barrier works with.
+pub(super) struct Surroundings {
+    /// The store.
+    pub(super) store: Store,
+    /// The process's leases.
+    pub(super) leases: Leases,
+    /// Where the content table stands.
+    pub(super) replica: ReplicaPositions,
+    /// What it vouches for.
+    pub(super) watermark: ContentWatermark,
+    /// Counters.
+    pub(super) metrics: Metrics,
+    /// Set when the process stops.
+    pub(super) stop: Arc<AtomicBool>,
+    /// The wall clock.
+    pub(super) now_ms: fn() -> i64,
+}
+
+impl Barrier {
+    /// A barrier whose requests are numbered by `latest`.
+    pub(super) fn new(
+        settings: Arc<BarrierSettings>,
+        around: Surroundings,
+        latest: Arc<AtomicU64>,
+    ) -> Result<Self, BarrierError> {
+        let committed = OffsetReader::new(&settings.client, &settings.group, Isolation::Committed)?;
+        let ends = OffsetReader::new(&settings.client, &settings.group, Isolation::Uncommitted)?;
+        Ok(Self {
+            settings,
+            committed,
+            ends,
+            store: around.store,
+            leases: around.leases,
+            replica: around.replica,
+            watermark: around.watermark,
+            metrics: around.metrics,
+            stop: around.stop,
+            latest,
+            now_ms: around.now_ms,
+        })
+    }
+
+    /// Takes partitions through, with the leases that are held already. Questions that the brokers do not answer are
+    /// asked again until the request is called off.
+    pub(super) fn pass(
+        &self,
+        request: u64,
+        mut leases: BTreeMap<i32, Lease>,
+        partitions: &[i32],
+    ) -> Result<Vec<Passed>, BarrierError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let assigned_ms = (self.now_ms)();
+        for partition in partitions {
+            while !leases.contains_key(partition) {
+                self.go_on(request)?;
+                if let Some(lease) = self.leases.acquire(*partition, LOOK_AGAIN) {
+                    leases.insert(*partition, lease);
+                }
+            }
+        }
+        self.await_content(request)?;
+        let starts = self.asked(request, || self.starts(partitions))?;
+        if starts.values().any(|start| start.first_boot) {
+            self.await_watermark(request, assigned_ms)?;
+        }
+        self.pass_seen(request, partitions, &starts)?;
+        self.fold_pending(request, partitions)?;
+        let mut tasks = self.tasks(&starts)?;
+        let wrong: Vec<i32> = tasks.iter().filter(|t| disagrees(t)).map(number).collect();
+        if !wrong.is_empty() {
+            tracing::warn!(partitions = ?wrong, "the pending table disagrees with the ledger: building it anew, once");
+            for partition in &wrong {
+                self.drop_pending(*partition)?;
+            }
+            self.fold_pending(request, &wrong)?;
+            tasks = self.tasks(&starts)?;
+        }
+        if let Some(task) = tasks.iter().find(|task| disagrees(task)) {
+            return Err(BarrierError::PendingMismatch {
+                topic: self.settings.pending_topic.clone(),
+                partition: number(task),
+                found: task.parked() as u64,
+                expected: task.ledger().pending,
+            });
+        }
+        Ok(tasks
+            .into_iter()
+            .filter_map(|mut task| {
+                task.wake_all();
+                let lease = leases.remove(&number(&task))?;
+                Some(Passed { task, lease })
+            })
+            .collect())
+    }
+
+    /// Brings the published ids up to the log and counts them: each enriched event of the ledger is one.
+    fn pass_seen(
+        &self,
+        request: u64,
+        partitions: &[i32],
+        starts: &BTreeMap<i32, Start>,
+    ) -> Result<(), BarrierError> {
+        let mut partitions = partitions.to_vec();
+        for again in [true, false] {
+            self.fold_seen(request, &partitions)?;
+            let mut wrong = Vec::new();
+            for partition in &partitions {
+                let expected = starts
+                    .get(partition)
+                    .map_or(0, |start| start.ledger.enriched);
+                let found = self.count_seen(*partition)?;
+                if found == Some(expected) {
+                    continue;
+                }
+                if !again {
+                    return Err(BarrierError::SeenMismatch {
+                        topic: self.settings.seen_topic.clone(),
+                        enriched: self.settings.enriched_topic.clone(),
+                        partition: *partition,
+                        found,
+                        expected,
+                    });
+                }
+                wrong.push(*partition);
+                self.drop_seen(*partition)?;
+            }
+            if wrong.is_empty() {
+                break;
+            }
+            tracing::warn!(partitions = ?wrong, "the published ids disagree with the ledger: building them anew, once");
+            partitions = wrong;
+        }
+        Ok(())
+    }
+
+    /// How far behind the last stable offset the given positions of the input are.
+    pub(super) fn lags(&self, positions: &BTreeMap<i32, i64>) -> BTreeMap<i32, i64> {
+        let partitions: Vec<i32> = positions.keys().copied().collect();
+        let ends = self.committed.ends(&self.settings.raw_topic, &partitions);
+        ends.unwrap_or_default()
+            .into_iter()
+            .filter_map(|(partition, end)| {
+                let position = positions.get(&partition)?;
+                Some((partition, (end - position).max(0)))
+            })
+            .collect()
+    }
+
+    /// Waits until the content table has what its changelog has now: a join never goes back a version when a partition
+    /// moves.
+    fn await_content(&self, request: u64) -> Result<(), BarrierError> {
+        let partitions: Vec<i32> = (0..self.settings.changelog_partitions).collect();
+        let topic = &self.settings.changelog_topic;
+        let ends = self.asked(request, || Ok(self.ends.ends(topic, &partitions)?))?;
+        while !self.replica.reached(&ends) {
+            self.go_on(request)?;
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    fn await_watermark(&self, request: u64, assigned_ms: i64) -> Result<(), BarrierError> {
+        let began = Instant::now();
+        while self.watermark.get().is_none_or(|w| w < assigned_ms) {
+            self.go_on(request)?;
+            if began.elapsed() > FIRST_BOOT_WAIT {
+                tracing::warn!(
+                    "the content that is already there was not applied within {FIRST_BOOT_WAIT:?}: events will wait for it"
+                );
+                break;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Asks until there is an answer, or until the request is called off.
+    fn asked<T>(
+        &self,
+        request: u64,
+        ask: impl Fn() -> Result<T, BarrierError>,
+    ) -> Result<T, BarrierError> {
+        loop {
+            match ask() {
+                Err(BarrierError::Offsets(error)) => {
+                    tracing::warn!(%error, "the restore barrier asks again");
+                    self.go_on(request)?;
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn go_on(&self, request: u64) -> Result<(), BarrierError> {
+        let stale = self.latest.load(Ordering::Acquire) != request;
+        if stale || self.stop.load(Ordering::Relaxed) {
+            return Err(BarrierError::CalledOff);
+        }
+        Ok(())
+    }
+}
+
+fn disagrees(task: &Task) -> bool {
+    task.parked() as u64 != task.ledger().pending
+}
+
+fn number(task: &Task) -> i32 {
+    task.partition().0
+}

@@ -1,0 +1,112 @@
+//! Where a partition goes on: the group's committed position and ledger, or its first boot.
+
+use super::{Barrier, BarrierError, LOOK_AGAIN};
+use crate::domain::Ledger;
+use crate::kafka::{ChangelogReader, Committed};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+/// Where a partition goes on.
+pub(super) struct Start {
+    /// The next offset to read.
+    pub(super) position: i64,
+    /// What became of the records before it.
+    pub(super) ledger: Ledger,
+    /// Whether nothing was ever committed or published.
+    pub(super) first_boot: bool,
+}
+
+impl Barrier {
+    /// Where each partition goes on, by what the group committed.
+    pub(super) fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Start>, BarrierError> {
+        let topic = &self.settings.raw_topic;
+        let committed = self
+            .committed
+            .committed(topic, partitions.iter().copied())?;
+        let bounds = self.committed.bounds(topic, partitions.iter().copied())?;
+        let mut starts = BTreeMap::new();
+        for (partition, committed) in committed {
+            let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
+            let found = self.start(partition, committed, (start, end))?;
+            starts.insert(partition, found);
+        }
+        Ok(starts)
+    }
+
+    fn start(
+        &self,
+        partition: i32,
+        committed: Committed,
+        (start, end): (i64, i64),
+    ) -> Result<Start, BarrierError> {
+        let group = self.settings.group.clone();
+        let topic = self.settings.raw_topic.clone();
+        let Some(offset) = committed.offset else {
+            if !self.outputs_are_empty(partition)? {
+                return Err(BarrierError::CommitLost {
+                    group,
+                    topic,
+                    partition,
+                });
+            }
+            return Ok(Start {
+                position: start,
+                ledger: Ledger::default(),
+                first_boot: true,
+            });
+        };
+        let ledger = Ledger::parse(&committed.metadata).map_err(|reason| {
+            BarrierError::LedgerUnreadable {
+                group,
+                topic: topic.clone(),
+                partition,
+                metadata: committed.metadata,
+                reason,
+            }
+        })?;
+        if offset < start || offset > end {
+            return Err(BarrierError::InputTruncated {
+                topic,
+                partition,
+                start,
+                end,
+                committed: offset,
+            });
+        }
+        Ok(Start {
+            position: offset,
+            ledger,
+            first_boot: false,
+        })
+    }
+
+    /// Whether nothing was ever published for the partition. An aborted first transaction leaves markers, no records.
+    fn outputs_are_empty(&self, partition: i32) -> Result<bool, BarrierError> {
+        let settings = &self.settings;
+        for topic in [
+            &settings.enriched_topic,
+            &settings.pending_topic,
+            &settings.seen_topic,
+        ] {
+            let bounds = self.ends.bounds(topic, [partition])?;
+            let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
+            if start > 0 {
+                return Ok(false);
+            }
+            if end == 0 {
+                continue;
+            }
+            let reader =
+                ChangelogReader::open(&settings.client, topic, BTreeMap::from([(partition, 0)]))?;
+            while reader.positions().values().any(|position| *position < end) {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(BarrierError::CalledOff);
+                }
+                if reader.poll(LOOK_AGAIN)?.is_some() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}

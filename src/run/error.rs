@@ -1,0 +1,118 @@
+//! Why a worker, or the process, ended.
+
+use super::barrier::BarrierError;
+use super::view::ViewError;
+use crate::content::{ContentTableError, MaterializerError, ReplicaError};
+use crate::enricher::TaskError;
+use crate::kafka::{DescribeError, MemberError, OffsetsError, ProducerError, TransactorError};
+use crate::recent::RecentError;
+use std::net::SocketAddr;
+
+/// Why the process ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] thmanyah_state::Error),
+    /// The topics' ids.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// Offsets.
+    #[error(transparent)]
+    Offsets(#[from] OffsetsError),
+    /// A worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The materializer.
+    #[error("materializer: {0}")]
+    Materializer(#[from] MaterializerError),
+    /// The content replica.
+    #[error("content replica: {0}")]
+    Replica(#[from] ReplicaError),
+    /// The follower of the enriched topic.
+    #[error("recent events: {0}")]
+    Recent(#[from] RecentError),
+    /// The HTTP listener.
+    #[error("cannot listen on {listen}: {reason}; choose another --listen")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The system refused something else.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A thread panicked; its message was logged.
+    #[error("the thread `{0}` panicked")]
+    Panicked(String),
+}
+
+impl RunError {
+    /// Whether a successor took this instance's place.
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self,
+            Self::Worker(WorkerError::Transactor(TransactorError::Member(
+                MemberError::Fenced(_)
+            ))) | Self::Materializer(MaterializerError::Transactor(TransactorError::Member(
+                MemberError::Fenced(_)
+            )))
+        )
+    }
+
+    /// A stop while something was waited for is an orderly end.
+    pub(super) fn is_stop(&self) -> bool {
+        matches!(
+            self,
+            Self::Worker(
+                WorkerError::Transactor(TransactorError::Producer(ProducerError::Stopped))
+                    | WorkerError::Barrier(BarrierError::CalledOff)
+            ) | Self::Materializer(MaterializerError::Transactor(TransactorError::Producer(
+                ProducerError::Stopped
+            )))
+        )
+    }
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The consumer or the producer.
+    #[error(transparent)]
+    Transactor(#[from] TransactorError),
+    /// The restore barrier.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] thmanyah_state::Error),
+    /// A content row.
+    #[error(transparent)]
+    Content(#[from] ContentTableError),
+    /// The step found the state broken.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<MemberError> for WorkerError {
+    fn from(error: MemberError) -> Self {
+        Self::Transactor(error.into())
+    }
+}
+
+impl From<ProducerError> for WorkerError {
+    fn from(error: ProducerError) -> Self {
+        Self::Transactor(error.into())
+    }
+}
+
+impl From<TaskError<ViewError>> for WorkerError {
+    fn from(error: TaskError<ViewError>) -> Self {
+        match error {
+            TaskError::View(ViewError::Store(error)) => Self::Store(error),
+            TaskError::View(ViewError::Content(error)) => Self::Content(error),
+            broken => Self::Broken(broken.to_string()),
+        }
+    }
+}
