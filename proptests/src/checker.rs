@@ -70,7 +70,19 @@ fn raw_id(record: &Record) -> Result<i64> {
         .context("a raw record without an id")
 }
 
-/// Every good raw record is published exactly once, as the oracle has it, in order. Returns how many have each status.
+/// The good raw records that are no copies of an earlier one.
+fn first_deliveries(raw: &[Record]) -> Result<Vec<&Record>> {
+    let mut ids = BTreeSet::new();
+    let mut first = Vec::new();
+    for record in raw.iter().filter(|record| !is_hostile(record)) {
+        if ids.insert(raw_id(record)?) {
+            first.push(record);
+        }
+    }
+    Ok(first)
+}
+
+/// The first delivery of every good event is published exactly once, as the oracle has it, in order. Returns how many have each status.
 pub fn check_enriched(
     raw: &[Record],
     rows: &BTreeMap<i64, EventRow>,
@@ -78,7 +90,7 @@ pub fn check_enriched(
     changelog: &[Record],
 ) -> Result<BTreeMap<String, usize>> {
     let mut origins = BTreeMap::new();
-    for record in raw.iter().filter(|record| !is_hostile(record)) {
+    for record in first_deliveries(raw)? {
         origins.insert(record.place(), (raw_id(record)?, record.timestamp_ms));
     }
     let changelog: BTreeMap<_, _> = changelog.iter().map(|r| (r.place(), r)).collect();
@@ -308,12 +320,19 @@ fn check_ledgers(
             .filter(|l| l.number("dlq-source-partition") == Some(i64::from(partition)))
             .count() as u64
     };
+    let first = first_deliveries(raw)?;
+    let copies = |partition: i32| {
+        let good = raw.iter().filter(|record| !is_hostile(record));
+        let good = good.filter(|record| record.partition == partition).count();
+        let first = first.iter().filter(|record| record.partition == partition);
+        (good - first.count()) as u64
+    };
     for (partition, (_, ledger)) in &ledgers {
         let found = Ledger {
             consumed: in_partition(raw, *partition),
             enriched: in_partition(enriched, *partition),
             dead: dead(*partition),
-            duplicate: 0,
+            duplicate: copies(*partition),
             ignored: 0,
             pending: 0,
         };
@@ -336,4 +355,90 @@ fn check_ledgers(
         parked.len()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::check_enriched;
+    use crate::feed::{event_value, play};
+    use crate::oracle::{EventRow, expected_enriched};
+    use crate::topics::Record;
+
+    fn record(offset: i64, value: Vec<u8>) -> Record {
+        Record {
+            partition: 0,
+            offset,
+            timestamp_ms: Some(5),
+            key: None,
+            value: Some(value),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Three events without content, as they went in and as they must come out.
+    fn sound() -> (Vec<Record>, BTreeMap<i64, EventRow>, Vec<Record>) {
+        let rows: Vec<EventRow> = (1..4).map(|id| play(id, None)).collect();
+        let raw = rows.iter().map(|row| record(row.id, event_value(row)));
+        let enriched = rows.iter().map(|row| {
+            let mut record = record(10 * row.id, expected_enriched(row, None));
+            record.key = Some(row.id.to_string().into_bytes());
+            record.headers = [
+                ("raw-partition", "0".to_owned()),
+                ("raw-offset", row.id.to_string()),
+                ("raw-timestamp", "5".to_owned()),
+                ("join-status", "none".to_owned()),
+            ]
+            .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
+            .to_vec();
+            record
+        });
+        let (raw, enriched) = (raw.collect(), enriched.collect());
+        (
+            raw,
+            rows.into_iter().map(|row| (row.id, row)).collect(),
+            enriched,
+        )
+    }
+
+    /// The complaint about the sound records once `spoil` has changed them.
+    fn complaint(spoil: impl FnOnce(&mut Vec<Record>)) -> String {
+        let (raw, rows, mut enriched) = sound();
+        spoil(&mut enriched);
+        match check_enriched(&raw, &rows, &enriched, &[]) {
+            Ok(found) => format!("none: {found:?}"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn sound_records_pass() {
+        assert_eq!(complaint(|_| ()), "none: {\"none\": 3}");
+    }
+
+    #[test]
+    fn each_way_to_break_the_promise_is_told() {
+        let lost = complaint(|enriched| drop(enriched.pop()));
+        assert!(lost.starts_with("1 events were lost"), "{lost}");
+        let doubled = complaint(|enriched| enriched.extend(enriched.last().cloned()));
+        assert!(doubled.contains("published twice"), "{doubled}");
+        let overtaken = complaint(|enriched| enriched.swap(0, 1));
+        assert!(overtaken.contains("overtaken"), "{overtaken}");
+        let altered = complaint(|enriched| {
+            if let Some(value) = enriched
+                .first_mut()
+                .and_then(|record| record.value.as_mut())
+            {
+                value.push(b' ');
+            }
+        });
+        assert!(altered.contains("the oracle has"), "{altered}");
+        let elsewhere = complaint(|enriched| {
+            if let Some(record) = enriched.first_mut() {
+                record.partition = 1;
+            }
+        });
+        assert!(elsewhere.contains("another partition"), "{elsewhere}");
+    }
 }

@@ -224,7 +224,7 @@ fn every_hostile_content_row_is_one_dead_letter_and_leaves_the_table_as_it_was()
     let name = "thmanyah_content_records_total";
     await_until(LIMIT, "the dead letters", || {
         let dead = processor.metric(name, &[("outcome", "dead_letter")])?;
-        Ok((dead == Some(hostile.len() as f64)).then_some(()))
+        Ok((dead.map(|dead| dead as usize) == Some(hostile.len())).then_some(()))
     })?;
     // What comes behind is applied, so all before it was.
     let marker = content_id(2);

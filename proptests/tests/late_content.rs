@@ -164,8 +164,15 @@ fn a_stopped_materializer(app: &str, end: End) -> Result<()> {
     let enricher =
         deployment.start_with(deployment.options("e").args(["--roles", "enricher,api"]))?;
     materializer.await_ready(LIMIT)?;
-    // Both work, and the watermark moves.
+    // Both work, the watermark moves, and each partition has its first boot, which waits for content, behind it.
     await_watermark_now(&enricher)?;
+    let first = plays(101..141, None);
+    deployment.send_events(&first)?;
+    deployment.await_total("the first events", |ledger| ledger.enriched == 40)?;
+    ensure!(
+        deployment.ledgers()?.len() == 2,
+        "a partition has no commit yet"
+    );
     match end {
         End::Terminated => ensure!(materializer.terminate(STOP_LIMIT)?.code() == Some(0)),
         End::Killed => drop(materializer.kill9()),
@@ -189,12 +196,13 @@ fn a_stopped_materializer(app: &str, end: End) -> Result<()> {
     ensure!(outcome(&enricher, "timed_out")? == 0);
 
     materializer.respawn()?;
-    deployment.await_total("released events", |ledger| ledger.enriched == 40)?;
+    deployment.await_total("released events", |ledger| ledger.enriched == 80)?;
     // The deadline works again, now that the materializer does.
     let missing = plays(41..51, Some(&content_id(2)));
     deployment.send_events(&missing)?;
-    deployment.await_total("given up events", |ledger| ledger.enriched == 50)?;
-    let findings = check(&deployment, &by_id(rows.iter().chain(&missing)))?;
+    deployment.await_total("given up events", |ledger| ledger.enriched == 90)?;
+    let all = rows.iter().chain(&missing).chain(&first);
+    let findings = check(&deployment, &by_id(all))?;
     ensure!(
         findings.status("late") == 40 && findings.status("timeout") == 10,
         "{findings:?}"

@@ -4,8 +4,8 @@
 //! already written; a new layout is a new version beside the old one, and a version number is never used again.
 
 use crate::domain::{
-    ContentId, ContentRow, ContentType, Event, EventId, EventType, Offset, ParkedEvent, Timestamp,
-    UserId,
+    Checkpoint, ContentId, ContentRow, ContentType, Event, EventId, EventType, Ledger, Offset,
+    ParkedEvent, Timestamp, UserId,
 };
 use bincode::{BorrowDecode, Encode, config};
 use std::borrow::Cow;
@@ -15,6 +15,8 @@ pub const VALUE_LIMIT: usize = 16 * 1024 * 1024;
 
 const CONTENT_V1: u8 = 1;
 const PARKED_V1: u8 = 1;
+const SEEN_V1: u8 = 1;
+const CHECKPOINT_V1: u8 = 1;
 
 /// Why a changelog's value cannot be read. Such a value was written by a newer version, or is no value of this topic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +66,19 @@ struct ParkedV1<'a> {
     raw_timestamp_ms: Option<i64>,
     parked_at_ms: i64,
     backfill: Option<&'a [u8]>,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct SeenV1<'a> {
+    /// A serialised roaring bitmap.
+    bitmap: &'a [u8],
+}
+
+#[derive(Encode, BorrowDecode)]
+struct CheckpointV1 {
+    enriched: i64,
+    topic_id: [u8; 16],
+    ledger: [u64; 6],
 }
 
 /// Appends a content row.
@@ -137,6 +152,53 @@ pub fn decode_parked(value: &[u8]) -> Result<ParkedEvent<'_>, ValueError> {
         raw_timestamp_ms: wire.raw_timestamp_ms,
         parked_at_ms: wire.parked_at_ms,
         backfill: wire.backfill.map(Cow::Borrowed),
+    })
+}
+
+/// Appends a container of published ids: a serialised roaring bitmap.
+pub fn encode_seen(bitmap: &[u8], out: &mut Vec<u8>) {
+    encode(SEEN_V1, SeenV1 { bitmap }, out);
+}
+
+/// Reads a container of published ids: a serialised roaring bitmap.
+pub fn decode_seen(value: &[u8]) -> Result<&[u8], ValueError> {
+    let wire: SeenV1<'_> = decode(SEEN_V1, value)?;
+    Ok(wire.bitmap)
+}
+
+/// Appends a checkpoint of the published ids.
+pub fn encode_checkpoint(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
+    let ledger = &checkpoint.ledger;
+    let wire = CheckpointV1 {
+        enriched: checkpoint.enriched.0,
+        topic_id: checkpoint.topic_id,
+        ledger: [
+            ledger.consumed,
+            ledger.enriched,
+            ledger.dead,
+            ledger.duplicate,
+            ledger.ignored,
+            ledger.pending,
+        ],
+    };
+    encode(CHECKPOINT_V1, wire, out);
+}
+
+/// Reads a checkpoint of the published ids.
+pub fn decode_checkpoint(value: &[u8]) -> Result<Checkpoint, ValueError> {
+    let wire: CheckpointV1 = decode(CHECKPOINT_V1, value)?;
+    let [consumed, enriched, dead, duplicate, ignored, pending] = wire.ledger;
+    Ok(Checkpoint {
+        enriched: Offset(wire.enriched),
+        topic_id: wire.topic_id,
+        ledger: Ledger {
+            consumed,
+            enriched,
+            dead,
+            duplicate,
+            ignored,
+            pending,
+        },
     })
 }
 

@@ -11,7 +11,8 @@ mod scan;
 mod text;
 
 pub use changelog::{
-    VALUE_LIMIT, ValueError, decode_content_row, decode_parked, encode_content, encode_parked,
+    VALUE_LIMIT, ValueError, decode_checkpoint, decode_content_row, decode_parked, decode_seen,
+    encode_checkpoint, encode_content, encode_parked, encode_seen,
 };
 pub use content::{Column, ContentChange, ContentPatch, Resolution, decode_content};
 pub use depth::DEPTH_LIMIT;

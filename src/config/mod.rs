@@ -30,6 +30,6 @@ pub use properties::Properties;
 pub use quantities::{Bytes, parse_duration, show_duration};
 pub use sections::{
     Config, ContentConfig, EnricherConfig, HttpConfig, KafkaConfig, LogConfig, RecentConfig,
-    StoreConfig, TopicNames,
+    SeenConfig, StoreConfig, TopicNames,
 };
 pub use show::effective;

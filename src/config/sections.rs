@@ -102,6 +102,14 @@ section! {
 }
 
 section! {
+    /// The set of published event ids.
+    pub struct SeenConfig in "seen" {
+        /// How often it is checkpointed to its topic; what was published since is read again when a disk is lost.
+        interval: Duration = Text("10s"), check |t| from_to(*t, 1, 3_600);
+    }
+}
+
+section! {
     /// The content table.
     pub struct ContentConfig in "content" {
         /// Content rows kept decoded in memory.
@@ -178,6 +186,8 @@ pub struct Config {
     pub topics: TopicNames,
     /// The join.
     pub enricher: EnricherConfig,
+    /// The set of published event ids.
+    pub seen: SeenConfig,
     /// The content table.
     pub content: ContentConfig,
     /// Published events kept for queries.
@@ -204,6 +214,7 @@ impl Config {
             kafka: KafkaConfig::load(layers)?,
             topics: TopicNames::load(layers)?,
             enricher: EnricherConfig::read(layers)?,
+            seen: SeenConfig::read(layers)?,
             content: ContentConfig::read(layers)?,
             recent: RecentConfig::read(layers)?,
             store: StoreConfig::read(layers)?,
@@ -305,6 +316,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
         KafkaConfig::SETTINGS,
         TopicNames::SETTINGS,
         EnricherConfig::SETTINGS,
+        SeenConfig::SETTINGS,
         ContentConfig::SETTINGS,
         RecentConfig::SETTINGS,
         StoreConfig::SETTINGS,

@@ -250,7 +250,7 @@ impl<'a> Materializer<'a> {
                     key: Some(&id.text()),
                     value: Some(&self.buffer),
                     headers: None,
-                    tracked: false,
+                    track: None,
                 }])
             }
             Ok(ContentChange::Delete(id)) => {
@@ -262,7 +262,7 @@ impl<'a> Materializer<'a> {
                     key: Some(&id.text()),
                     value: None,
                     headers: None,
-                    tracked: false,
+                    track: None,
                 }])
             }
             Err(why) => {
@@ -280,7 +280,7 @@ impl<'a> Materializer<'a> {
                     key: record.key(),
                     value: record.payload(),
                     headers: Some(dead_letter_headers(&why, &source)),
-                    tracked: false,
+                    track: None,
                 }])
             }
         };

@@ -8,6 +8,7 @@ mod event;
 mod ids;
 mod ledger;
 mod parked;
+mod seen;
 mod time;
 
 pub use content::{ContentRow, ContentType, ContentVersion, JoinContent};
@@ -18,4 +19,5 @@ pub use event::{Event, EventType};
 pub use ids::{ContentId, EventId, Offset, Partition, UserId};
 pub use ledger::{Ledger, LedgerError};
 pub use parked::ParkedEvent;
+pub use seen::{Checkpoint, Container};
 pub use time::{TimeError, Timestamp};

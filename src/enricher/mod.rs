@@ -5,6 +5,7 @@
 //! order in which parked events leave; [`View`] is what the step may look up.
 
 mod pending;
+mod seen;
 mod staged;
 mod task;
 mod view;

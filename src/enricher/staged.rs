@@ -94,6 +94,7 @@ pub struct Staged {
     bytes: Vec<u8>,
     parked: HashMap<(Partition, EventId), Option<Span>>,
     parked_bytes: Vec<u8>,
+    published: Vec<(Partition, EventId)>,
     counts: Counts,
     steps: usize,
 }
@@ -130,6 +131,12 @@ impl Staged {
         })
     }
 
+    /// The ids published, sorted by partition and id.
+    pub fn published(&mut self) -> &[(Partition, EventId)] {
+        self.published.sort_unstable();
+        &self.published
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -150,6 +157,7 @@ impl Staged {
         self.sent();
         self.parked.clear();
         self.parked_bytes.clear();
+        self.published.clear();
         self.counts = Counts::default();
         self.steps = 0;
     }
@@ -158,6 +166,10 @@ impl Staged {
     pub(super) fn count(&mut self, bump: impl FnOnce(&mut Counts)) {
         bump(&mut self.counts);
         self.steps += 1;
+    }
+
+    pub(super) fn publish(&mut self, partition: Partition, id: EventId) {
+        self.published.push((partition, id));
     }
 
     pub(super) fn consumed(&mut self) {

@@ -1,15 +1,17 @@
 //! One partition's processing: decode, look the content up, decide, stage.
 
 use super::pending::Pending;
+use super::seen::Seen;
 use super::staged::{Headers, Output, Span, Staged, Stream};
 use super::view::View;
 use crate::codec::{
     EventRecord, EventRules, ValueError, decode_event, decode_parked, encode_parked, write_enriched,
 };
 use crate::domain::{
-    ContentId, DeadLetter, Enriched, Event, EventId, JoinContent, JoinStatus, Ledger, Offset,
-    ParkedEvent, Partition,
+    Container, ContentId, DeadLetter, Enriched, Event, EventId, JoinContent, JoinStatus, Ledger,
+    Offset, ParkedEvent, Partition,
 };
+use roaring::RoaringBitmap;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -46,6 +48,10 @@ pub enum TaskError<E> {
     View(E),
     /// A parked event is in the index but not in the store.
     ParkedMissing(Partition, EventId),
+    /// A container of published ids in the store cannot be read.
+    SeenUnreadable(Partition, Container),
+    /// A parked event had been published already.
+    PublishedTwice(Partition, EventId),
     /// A parked event's stored value cannot be read.
     ParkedUnreadable(Partition, EventId, ValueError),
 }
@@ -60,6 +66,15 @@ impl<E: fmt::Display> fmt::Display for TaskError<E> {
                     "partition {partition}: parked event {id} is missing from the store"
                 )
             }
+            Self::SeenUnreadable(partition, container) => write!(
+                f,
+                "partition {partition}: container {} of the published ids is unreadable",
+                container.0
+            ),
+            Self::PublishedTwice(partition, id) => write!(
+                f,
+                "partition {partition}: parked event {id} was published before; nothing was written"
+            ),
             Self::ParkedUnreadable(partition, id, error) => {
                 write!(
                     f,
@@ -82,6 +97,7 @@ pub struct Task {
     position: Offset,
     ledger: Ledger,
     pending: Pending,
+    seen: Seen,
 }
 
 impl Task {
@@ -92,6 +108,7 @@ impl Task {
             position,
             ledger,
             pending: Pending::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -166,7 +183,7 @@ impl Task {
         view: &V,
         staged: &mut Staged,
     ) -> Result<(), TaskError<V::Error>> {
-        if self.pending.contains(event.id) {
+        if self.pending.contains(event.id) || self.is_published(event.id, view)? {
             self.ledger.duplicate += 1;
             staged.count(|counts| counts.duplicate += 1);
             return Ok(());
@@ -195,7 +212,7 @@ impl Task {
             raw_timestamp_ms: record.timestamp_ms,
             backfill,
         };
-        self.publish(&event, content, join_status, origin, staged);
+        self.publish(&event, content, join_status, origin, view, staged)?;
         staged.count(|counts| counts.enriched += 1);
         Ok(())
     }
@@ -291,7 +308,7 @@ impl Task {
             raw_timestamp_ms: parked.raw_timestamp_ms,
             backfill: parked.backfill.as_deref().map(|bytes| staged.copy(bytes)),
         };
-        let key = self.publish(&parked.event, content, join_status, origin, staged);
+        let key = self.publish(&parked.event, content, join_status, origin, view, staged)?;
         staged.output(Output {
             stream: Stream::Pending,
             partition,
@@ -336,15 +353,48 @@ impl Task {
         staged.count(|counts| counts.parked += 1);
     }
 
-    /// Stages the enriched event and counts it in the ledger. Returns its key.
-    fn publish(
+    /// Whether the event was published, in a committed transaction or in the open one.
+    fn is_published<V: View>(
+        &mut self,
+        id: EventId,
+        view: &V,
+    ) -> Result<bool, TaskError<V::Error>> {
+        let partition = self.partition;
+        self.seen.contains(id, |container| {
+            let stored = view
+                .seen(partition, container, |bytes| {
+                    RoaringBitmap::deserialize_from(bytes)
+                })
+                .map_err(TaskError::View)?;
+            match stored {
+                Some(Ok(bitmap)) => Ok(bitmap),
+                Some(Err(_)) => Err(TaskError::SeenUnreadable(partition, container)),
+                None => Ok(RoaringBitmap::new()),
+            }
+        })
+    }
+
+    /// The transaction was committed and its writes are in the store.
+    pub fn committed(&mut self) {
+        self.seen.committed();
+    }
+
+    /// Stages the enriched event and counts it in the ledger. Returns its key. The id must not have been published: that is
+    /// what exactly once means, so a second time stops the process instead.
+    fn publish<V: View>(
         &mut self,
         event: &Event<'_>,
         content: Option<JoinContent>,
         join_status: JoinStatus,
         origin: Origin,
+        view: &V,
         staged: &mut Staged,
-    ) -> Span {
+    ) -> Result<Span, TaskError<V::Error>> {
+        if self.is_published(event.id, view)? {
+            return Err(TaskError::PublishedTwice(self.partition, event.id));
+        }
+        self.seen.insert(event.id);
+        staged.publish(self.partition, event.id);
         let enriched = Enriched::join(event, content, join_status);
         if enriched.length_seconds == Some(0) {
             staged.note_zero_length();
@@ -365,7 +415,7 @@ impl Task {
             },
         });
         self.ledger.enriched += 1;
-        key
+        Ok(key)
     }
 
     /// Stages a dead letter with the record's own key and value.

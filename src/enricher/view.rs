@@ -1,6 +1,6 @@
 //! What the step may look up.
 
-use crate::domain::{ContentId, EventId, JoinContent, Partition};
+use crate::domain::{Container, ContentId, EventId, JoinContent, Partition};
 
 /// The tables as the step sees them. The loop looks into RocksDB; a test looks into maps.
 pub trait View {
@@ -12,6 +12,14 @@ pub trait View {
 
     /// The content row, read from the table itself.
     fn content_fresh(&self, id: ContentId) -> Result<Option<JoinContent>, Self::Error>;
+
+    /// A stored container of published ids: a serialised roaring bitmap.
+    fn seen<R>(
+        &self,
+        partition: Partition,
+        container: Container,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, Self::Error>;
 
     /// The stored value of a parked event.
     fn parked<R>(

@@ -19,6 +19,7 @@ pub use headers::{DeadLetterSource, EnrichedSource, dead_letter_headers, enriche
 pub use member::{Changes, Member, MemberError, MemberSettings};
 pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
 pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
+pub use reports::Track;
 pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};
 

@@ -76,6 +76,9 @@ impl OffsetReader {
         let what = "committed offsets";
         let list = listed(topic, partitions, Offset::Invalid)
             .map_err(|error| failed(what, topic, error))?;
+        if list.count() == 0 {
+            return Ok(BTreeMap::new());
+        }
         let list = self
             .consumer
             .committed_offsets(list, ASK_TIMEOUT)
@@ -131,6 +134,10 @@ impl OffsetReader {
         let what = "log start and end";
         let list = listed(topic, partitions.iter().copied(), place)
             .map_err(|error| failed(what, topic, error))?;
+        if list.count() == 0 {
+            // librdkafka refuses an empty question.
+            return Ok(BTreeMap::new());
+        }
         let list = self
             .consumer
             .offsets_for_times(list, ASK_TIMEOUT)

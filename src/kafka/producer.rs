@@ -2,7 +2,7 @@
 //! transaction.
 
 use super::ffi;
-use super::reports::Reports;
+use super::reports::{Reports, Track};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -63,21 +63,23 @@ pub enum ProducerError {
 #[derive(Debug)]
 #[must_use]
 pub struct Receipt {
-    /// Highest delivered offset + 1 of the tracked topic, by partition.
-    delivered: BTreeMap<i32, i64>,
+    /// Highest delivered offset + 1, by track and partition.
+    delivered: BTreeMap<(Track, i32), i64>,
     /// How long `send_offsets` and the commit took.
     took: Duration,
 }
 
 impl Receipt {
-    /// Position after the highest offset that the tracked topic's partition got in this transaction.
-    pub fn delivered(&self, partition: i32) -> Option<i64> {
-        self.delivered.get(&partition).copied()
+    /// Position after the highest offset that a partition got in this transaction.
+    pub fn delivered(&self, track: Track, partition: i32) -> Option<i64> {
+        self.delivered.get(&(track, partition)).copied()
     }
 
-    /// Every tracked partition that got records, with the position after the highest.
-    pub fn delivered_all(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
-        self.delivered.iter().map(|(p, offset)| (*p, *offset))
+    /// Every partition that got records on a track, with the position after the highest.
+    pub fn delivered_all(&self) -> impl Iterator<Item = (Track, i32, i64)> + '_ {
+        self.delivered
+            .iter()
+            .map(|((track, partition), offset)| (*track, *partition, *offset))
     }
 
     /// How long `send_offsets` and the commit took.
@@ -98,8 +100,8 @@ pub struct Outgoing<'a> {
     pub value: Option<&'a [u8]>,
     /// Headers.
     pub headers: Option<OwnedHeaders>,
-    /// Whether the [`Receipt`] tells the offset it got. One topic per producer.
-    pub tracked: bool,
+    /// Under which track the [`Receipt`] tells the offset it got.
+    pub track: Option<Track>,
 }
 
 /// A producer with at most one open transaction.
@@ -164,11 +166,7 @@ impl TransactionalProducer {
     /// Queues a record in the open transaction; waits while the queue is full.
     pub fn send(&self, record: Outgoing<'_>) -> Result<(), ProducerError> {
         let producer = self.producer()?;
-        let tracked = match record.partition {
-            Some(partition) if record.tracked => partition as usize + 1,
-            _ => 0,
-        };
-        let mut next = BaseRecord::with_opaque_to(record.topic, tracked);
+        let mut next = BaseRecord::with_opaque_to(record.topic, Track::opaque(record.track));
         next.partition = record.partition;
         next.key = record.key;
         next.payload = record.value;

@@ -10,12 +10,32 @@ use rdkafka::producer::ProducerContext;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// A topic whose delivered offsets a receipt tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Track {
+    /// The enriched topic.
+    Enriched,
+    /// The changelog of parked events.
+    Pending,
+    /// The checkpoints of published ids.
+    Seen,
+}
+
+impl Track {
+    const ALL: [Self; 3] = [Self::Enriched, Self::Pending, Self::Seen];
+
+    /// The opaque of a record on this track; 0 is no track.
+    pub(super) fn opaque(track: Option<Self>) -> usize {
+        track.map_or(0, |track| track as usize + 1)
+    }
+}
+
 /// What librdkafka tells about records and connections; filled inside `poll`.
 #[derive(Default)]
 pub(super) struct Reports {
     pub(super) failed: AtomicBool,
     pub(super) first_failure: Mutex<Option<String>>,
-    pub(super) delivered: Mutex<BTreeMap<i32, i64>>,
+    pub(super) delivered: Mutex<BTreeMap<(Track, i32), i64>>,
     /// Time-outs, retries and disconnects that could leave a copy of a request on its way.
     pub(super) trouble: AtomicU64,
     /// The counters of the last statistics, to see them grow.
@@ -66,19 +86,21 @@ impl ClientContext for Reports {
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
-    /// `tracked` is 0, or the partition + 1 of a record whose offset is wanted.
+    /// `tracked` is 0, or the number of the [`Track`] of a record whose offset is wanted.
     fn delivery(&self, result: &DeliveryResult<'_>, tracked: usize) {
         match result {
-            Ok(record) if tracked > 0 => {
+            Ok(record) => {
+                let track = tracked.checked_sub(1).and_then(|at| Track::ALL.get(at));
                 // A duplicate sequence is delivered without an offset: the position then stays, which is safe.
-                if record.offset() >= 0 {
+                if let Some(track) = track.filter(|_| record.offset() >= 0) {
                     let next = record.offset() + 1;
                     let mut delivered = self.delivered.lock();
-                    let position = delivered.entry(tracked as i32 - 1).or_insert(next);
+                    let position = delivered
+                        .entry((*track, record.partition()))
+                        .or_insert(next);
                     *position = next.max(*position);
                 }
             }
-            Ok(_) => {}
             Err((error, record)) => self.fail(format!("topic `{}`: {error}", record.topic())),
         }
     }

@@ -1,11 +1,13 @@
 //! The running process: its parts are started in the order of the data's flow, watched, and stopped together.
 
 mod barrier;
+mod checkpoint;
 mod error;
 mod lease;
 mod ownership;
 mod records;
 mod restorer;
+mod seen_rows;
 mod settings;
 mod view;
 mod worker;
@@ -93,7 +95,12 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         Isolation::Committed,
     )?;
     let names = &config.topics;
-    let owned = [&names.content_changelog, &names.pending, &names.enriched];
+    let owned = [
+        &names.content_changelog,
+        &names.pending,
+        &names.seen,
+        &names.enriched,
+    ];
     let owned: Vec<&str> = owned.iter().map(|name| name.as_str()).collect();
     let ids = topic_ids(reader.client(), &owned, DESCRIBE)?;
     let cluster = reader

@@ -4,7 +4,7 @@ use super::worker::WorkerSettings;
 use crate::domain::Offset;
 use crate::enricher::{Headers, Output, RawRecord, Staged, Stream};
 use crate::kafka::{
-    DeadLetterSource, EnrichedSource, Outgoing, dead_letter_headers, enriched_headers,
+    DeadLetterSource, EnrichedSource, Outgoing, Track, dead_letter_headers, enriched_headers,
 };
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 
@@ -31,10 +31,18 @@ pub(super) fn outgoing<'a>(
     staged: &'a Staged,
     output: &'a Output,
 ) -> Outgoing<'a> {
-    let (topic, partition, tracked) = match output.stream {
-        Stream::Enriched => (&settings.enriched_topic, Some(output.partition.0), false),
-        Stream::Pending => (&settings.pending_topic, Some(output.partition.0), true),
-        Stream::DeadLetters => (&settings.dlq_topic, None, false),
+    let (topic, partition, track) = match output.stream {
+        Stream::Enriched => (
+            &settings.enriched_topic,
+            Some(output.partition.0),
+            Some(Track::Enriched),
+        ),
+        Stream::Pending => (
+            &settings.pending_topic,
+            Some(output.partition.0),
+            Some(Track::Pending),
+        ),
+        Stream::DeadLetters => (&settings.dlq_topic, None, None),
     };
     let headers = match &output.headers {
         Headers::None => None,
@@ -73,6 +81,6 @@ pub(super) fn outgoing<'a>(
         key: output.key.as_ref().map(|span| staged.bytes(span)),
         value: output.value.as_ref().map(|span| staged.bytes(span)),
         headers,
-        tracked,
+        track,
     }
 }

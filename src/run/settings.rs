@@ -18,6 +18,10 @@ impl Process {
             enriched_topic: topics.enriched.to_string(),
             pending_topic: topics.pending.to_string(),
             pending_id: self.id(&topics.pending),
+            enriched_id: self.id(&topics.enriched),
+            seen_topic: topics.seen.to_string(),
+            seen_id: self.id(&topics.seen),
+            checkpoint_interval: self.config.seen.interval,
             dlq_topic: topics.dlq.to_string(),
             commit_interval: enricher.commit_interval,
             rules: Rules {
@@ -42,7 +46,9 @@ impl Process {
             enriched_topic: topics.enriched.to_string(),
             pending_topic: topics.pending.to_string(),
             pending_id: self.id(&topics.pending),
+            enriched_id: self.id(&topics.enriched),
             seen_topic: topics.seen.to_string(),
+            seen_id: self.id(&topics.seen),
             changelog_topic: topics.content_changelog.to_string(),
             changelog_partitions: self.topics.content_changelog_partitions,
         }

@@ -1,8 +1,9 @@
 //! The tables as the step sees them, on the real store.
 
 use super::barrier::parked_key;
+use super::seen_rows::container_key;
 use crate::content::{ContentTable, ContentTableError};
-use crate::domain::{ContentId, EventId, JoinContent, Partition};
+use crate::domain::{Container, ContentId, EventId, JoinContent, Partition};
 use crate::enricher::View;
 use thmanyah_state::{Store, Table};
 
@@ -34,6 +35,16 @@ impl View for StoreView {
 
     fn content_fresh(&self, id: ContentId) -> Result<Option<JoinContent>, ViewError> {
         Ok(self.content.get_fresh(id)?)
+    }
+
+    fn seen<R>(
+        &self,
+        partition: Partition,
+        container: Container,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ViewError> {
+        let key = container_key(partition, container);
+        Ok(self.store.get(Table::Seen, &key, read)?)
     }
 
     fn parked<R>(

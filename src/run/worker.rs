@@ -6,12 +6,13 @@ use super::lease::Lease;
 use super::ownership::Ownership;
 use super::records::{outgoing, raw_record};
 use super::restorer::Restorer;
+use super::seen_rows;
 use super::view::StoreView;
 use crate::content::{ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
 use crate::enricher::{Rules, Staged, Task};
 use crate::health::{Beat, Health};
-use crate::kafka::{ProducerError, Receipt, TopicId, Transactor, TransactorError};
+use crate::kafka::{ProducerError, Receipt, TopicId, Track, Transactor, TransactorError};
 use crate::metrics::Metrics;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
@@ -39,6 +40,14 @@ pub(super) struct WorkerSettings {
     pub(super) pending_topic: String,
     /// Its id.
     pub(super) pending_id: TopicId,
+    /// The enriched topic's id.
+    pub(super) enriched_id: TopicId,
+    /// The checkpoints of published ids.
+    pub(super) seen_topic: String,
+    /// Its id.
+    pub(super) seen_id: TopicId,
+    /// How often published ids are checkpointed.
+    pub(super) checkpoint_interval: Duration,
     /// The dead letters.
     pub(super) dlq_topic: String,
     /// How long a transaction stays open.
@@ -50,8 +59,8 @@ pub(super) struct WorkerSettings {
 }
 
 /// A partition past its barrier.
-struct Owned {
-    task: Task,
+pub(super) struct Owned {
+    pub(super) task: Task,
     lease: Lease,
     /// What this worker committed last.
     committed: (Offset, Ledger),
@@ -85,15 +94,17 @@ pub(super) struct WorkerParts {
 
 /// One worker.
 pub(super) struct Worker {
-    parts: WorkerParts,
-    transactor: Transactor,
-    tasks: BTreeMap<i32, Owned>,
+    pub(super) parts: WorkerParts,
+    pub(super) transactor: Transactor,
+    pub(super) tasks: BTreeMap<i32, Owned>,
     staged: Staged,
     opened: Option<Instant>,
     /// Whether releases or time-outs are left over from the last transaction.
     more: bool,
-    writes: WriteSet,
+    pub(super) writes: WriteSet,
+    scratch: Vec<u8>,
     gauged: Instant,
+    pub(super) checkpointed: Instant,
 }
 
 impl Worker {
@@ -106,7 +117,9 @@ impl Worker {
             opened: None,
             more: false,
             writes: WriteSet::new(),
+            scratch: Vec::new(),
             gauged: Instant::now(),
+            checkpointed: Instant::now(),
         }
     }
 
@@ -117,7 +130,7 @@ impl Worker {
             let outcome = self.round();
             self.recover(outcome)?;
         }
-        let outcome = self.commit();
+        let outcome = self.commit().and_then(|()| self.checkpoint());
         let outcome = self.recover(outcome);
         self.parts.owned.set(self.parts.number, Vec::new());
         outcome
@@ -136,6 +149,11 @@ impl Worker {
         let full = self.staged.steps() >= self.parts.settings.rules.transaction_steps;
         if due || full {
             self.commit()?;
+        }
+        if self.checkpointed.elapsed() >= self.parts.settings.checkpoint_interval
+            && self.staged.is_empty()
+        {
+            self.checkpoint()?;
         }
         if self.gauged.elapsed() >= GAUGES {
             self.gauged = Instant::now();
@@ -269,19 +287,38 @@ impl Worker {
                 None => self.writes.delete(Table::Pending, &key),
             }
         }
-        for (partition, offset) in receipt.delivered_all() {
-            let position = Position {
-                offset,
-                topic_id: self.parts.settings.pending_id,
-                fresh_at_ms: (self.parts.settings.now_ms)(),
-            };
-            self.writes
-                .set_position(Table::Pending, partition, position);
+        seen_rows::add(self.staged.published(), &mut self.writes, &mut self.scratch);
+        for (track, partition, offset) in receipt.delivered_all() {
+            self.move_position(track, partition, offset);
         }
         if !self.writes.is_empty() {
             self.parts.store.apply(&mut self.writes)?;
         }
+        for owned in self.tasks.values_mut() {
+            owned.task.committed();
+        }
         Ok(())
+    }
+
+    /// The rows written with this cover the log up to here.
+    pub(super) fn move_position(&mut self, track: Track, partition: i32, offset: i64) {
+        let settings = &self.parts.settings;
+        let fresh_at_ms = (settings.now_ms)();
+        let (table, topic_id) = match track {
+            Track::Pending => (Table::Pending, settings.pending_id),
+            Track::Seen => (Table::Seen, settings.seen_id),
+            Track::Enriched => {
+                let (partition, id) = (Partition(partition), settings.enriched_id);
+                seen_rows::set_enriched(partition, Offset(offset), id, &mut self.writes);
+                return;
+            }
+        };
+        let position = Position {
+            offset,
+            topic_id,
+            fresh_at_ms,
+        };
+        self.writes.set_position(table, partition, position);
     }
 
     fn count(&self) {

@@ -5,10 +5,11 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::table::Table;
 use crate::write_set::WriteSet;
+use roaring::RoaringBitmap;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
-    DBCompressionType, DBRawIterator, DataBlockIndexType, ErrorKind, LogLevel, ReadOptions,
-    SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
+    DBCompressionType, DBRawIterator, DataBlockIndexType, ErrorKind, LogLevel, MergeOperands,
+    ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,7 @@ impl Database {
                 continue;
             };
             match write.value {
+                Some(value) if write.merge => batch.merge_cf(family, write.key, value),
                 Some(value) => batch.put_cf(family, write.key, value),
                 None => batch.delete_cf(family, write.key),
             }
@@ -215,6 +217,20 @@ impl Cursor<'_> {
     }
 }
 
+/// Name of the merge operator; it is on disk.
+const UNION: &str = "thmanyah.roaring-union";
+
+/// The union of serialised roaring bitmaps. Bytes that are no bitmap fail the read or the compaction that meets them.
+fn union(_: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    let mut all = RoaringBitmap::new();
+    for bytes in existing.into_iter().chain(operands) {
+        all |= RoaringBitmap::deserialize_from(bytes).ok()?;
+    }
+    let mut bytes = Vec::with_capacity(all.serialized_size());
+    all.serialize_into(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 fn database_options(options: &Options, cache: &Cache, create: bool) -> rocksdb::Options {
     let mut db = rocksdb::Options::default();
     // IMPORTANT: only where no database is: `RocksDB` would otherwise start afresh over one that lost its CURRENT file.
@@ -244,7 +260,7 @@ fn family(table: Table, options: &Options, cache: &Cache) -> rocksdb::Options {
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     blocks.set_format_version(6);
-    if matches!(table, Table::Content | Table::Pending) {
+    if matches!(table, Table::Content | Table::Pending | Table::Seen) {
         // Point reads of whole keys, many of which miss.
         blocks.set_bloom_filter(10.0, false);
         blocks.set_whole_key_filtering(true);
@@ -256,6 +272,9 @@ fn family(table: Table, options: &Options, cache: &Cache) -> rocksdb::Options {
     let mut family = rocksdb::Options::default();
     family.set_block_based_table_factory(&blocks);
     family.set_compression_type(DBCompressionType::Lz4);
+    if table == Table::Seen {
+        family.set_merge_operator_associative(UNION, union);
+    }
     family.set_write_buffer_size(options.memtable_bytes / 2);
     family.set_max_write_buffer_number(3);
     family.set_level_compaction_dynamic_level_bytes(true);

@@ -11,6 +11,7 @@ struct Entry {
     key: u32,
     /// `None` deletes.
     value: Option<u32>,
+    merge: bool,
 }
 
 /// Writes that become visible and durable together. Later writes of the same key win.
@@ -25,6 +26,8 @@ pub(crate) struct Write<'a> {
     pub(crate) table: Table,
     pub(crate) key: &'a [u8],
     pub(crate) value: Option<&'a [u8]>,
+    /// Whether the value is united with the row's instead of replacing it.
+    pub(crate) merge: bool,
 }
 
 impl WriteSet {
@@ -54,6 +57,17 @@ impl WriteSet {
         }
         let len = self.bytes.len() - start;
         self.push(table, key.len() + 1, Some(len));
+    }
+
+    /// Unites a serialised roaring bitmap with the row's; [`Table::Seen`] alone takes it.
+    ///
+    /// # Panics
+    /// When the key or the value is 4 GiB or longer.
+    pub fn unite(&mut self, table: Table, key: &[u8], bitmap: &[u8]) {
+        self.put(table, key, bitmap);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.merge = true;
+        }
     }
 
     /// Deletes a row, if it is there.
@@ -108,6 +122,7 @@ impl WriteSet {
             table: entry.table,
             key: take(entry.key),
             value: entry.value.map(&mut take),
+            merge: entry.merge,
         })
     }
 
@@ -123,6 +138,7 @@ impl WriteSet {
             table,
             key: length(key),
             value: value.map(length),
+            merge: false,
         });
     }
 }

@@ -80,6 +80,24 @@ pub enum BarrierError {
         /// Events according to the ledger.
         expected: u64,
     },
+    /// The published ids do not agree with the ledger, even when built anew.
+    #[error(
+        "partition {partition}: {found:?} ids are known as published, the ledger says {expected}, also after `{topic}` and \
+         `{enriched}` were read anew: a checkpoint or the records behind the last one are gone (does the retention of \
+         `{enriched}` cover the longest outage?). Nothing was written"
+    )]
+    SeenMismatch {
+        /// The topic of checkpoints.
+        topic: String,
+        /// The enriched topic.
+        enriched: String,
+        /// Partition.
+        partition: i32,
+        /// Ids found; none when a container is unreadable.
+        found: Option<u64>,
+        /// Events published according to the ledger.
+        expected: u64,
+    },
     /// A stored row is not what was written.
     #[error("partition {partition}: a parked event in the store is unreadable: {reason}")]
     ParkedUnreadable {

@@ -5,11 +5,14 @@
 //! events is the ledger's.
 
 mod error;
+mod fold;
 mod pending;
+mod seen;
 mod start;
 
 pub use error::BarrierError;
 pub(super) use pending::parked_key;
+pub(super) use seen::CHECKPOINT_KEY;
 
 use super::lease::{Lease, Leases};
 use crate::content::{ContentWatermark, ReplicaPositions};
@@ -17,6 +20,7 @@ use crate::enricher::Task;
 use crate::kafka::{Isolation, OffsetReader, TopicId};
 use crate::metrics::Metrics;
 use rdkafka::ClientConfig;
+use start::Start;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,8 +47,12 @@ pub(super) struct BarrierSettings {
     pub(super) pending_topic: String,
     /// Its id.
     pub(super) pending_id: TopicId,
+    /// The enriched topic's id.
+    pub(super) enriched_id: TopicId,
     /// The checkpoints of published ids.
     pub(super) seen_topic: String,
+    /// Its id.
+    pub(super) seen_id: TopicId,
     /// The content changelog.
     pub(super) changelog_topic: String,
     /// Its number of partitions.
@@ -142,6 +150,7 @@ impl Barrier {
         if starts.values().any(|start| start.first_boot) {
             self.await_watermark(request, assigned_ms)?;
         }
+        self.pass_seen(request, partitions, &starts)?;
         self.fold_pending(request, partitions)?;
         let mut tasks = self.tasks(&starts)?;
         let wrong: Vec<i32> = tasks.iter().filter(|t| disagrees(t)).map(number).collect();
@@ -169,6 +178,46 @@ impl Barrier {
                 Some(Passed { task, lease })
             })
             .collect())
+    }
+
+    /// Brings the published ids up to the log and counts them: each enriched event of the ledger is one.
+    fn pass_seen(
+        &self,
+        request: u64,
+        partitions: &[i32],
+        starts: &BTreeMap<i32, Start>,
+    ) -> Result<(), BarrierError> {
+        let mut partitions = partitions.to_vec();
+        for again in [true, false] {
+            self.fold_seen(request, &partitions)?;
+            let mut wrong = Vec::new();
+            for partition in &partitions {
+                let expected = starts
+                    .get(partition)
+                    .map_or(0, |start| start.ledger.enriched);
+                let found = self.count_seen(*partition)?;
+                if found == Some(expected) {
+                    continue;
+                }
+                if !again {
+                    return Err(BarrierError::SeenMismatch {
+                        topic: self.settings.seen_topic.clone(),
+                        enriched: self.settings.enriched_topic.clone(),
+                        partition: *partition,
+                        found,
+                        expected,
+                    });
+                }
+                wrong.push(*partition);
+                self.drop_seen(*partition)?;
+            }
+            if wrong.is_empty() {
+                break;
+            }
+            tracing::warn!(partitions = ?wrong, "the published ids disagree with the ledger: building them anew, once");
+            partitions = wrong;
+        }
+        Ok(())
     }
 
     /// How far behind the last stable offset the given positions of the input are.
