@@ -112,6 +112,7 @@ impl Copier {
             .set("fetch.wait.max.ms", "50")
             .set("queued.min.messages", "20000")
             .set("queued.max.messages.kbytes", "65536")
+            .set("fetch.queue.backoff.ms", "20")
             .create_with_context(Rebalances::default())
             .context("make a consumer")?;
         consumer.subscribe(&[&args.from]).context("subscribe")?;
@@ -132,7 +133,9 @@ impl Copier {
                 COMMIT_INTERVAL.saturating_sub(at.elapsed()).min(IDLE)
             });
             self.read(left)?;
-            let due = self.opened.is_some_and(|at| at.elapsed() >= COMMIT_INTERVAL);
+            let due = self
+                .opened
+                .is_some_and(|at| at.elapsed() >= COMMIT_INTERVAL);
             if due || self.records >= COMMIT_RECORDS {
                 self.commit()?;
             }
@@ -168,11 +171,15 @@ impl Copier {
                 self.producer.poll(Duration::from_millis(1));
                 next = refused;
             }
-            self.positions.insert(record.partition(), record.offset() + 1);
+            self.positions
+                .insert(record.partition(), record.offset() + 1);
             self.records += 1;
             if self.records.is_multiple_of(POLL_EVERY) {
                 self.producer.poll(Duration::ZERO);
-                if self.opened.is_some_and(|at| at.elapsed() >= COMMIT_INTERVAL) {
+                if self
+                    .opened
+                    .is_some_and(|at| at.elapsed() >= COMMIT_INTERVAL)
+                {
                     return Ok(());
                 }
             }
@@ -202,7 +209,9 @@ impl Copier {
             .and_then(|()| self.producer.commit_transaction(Timeout::Never));
         match committed {
             Ok(()) => self.close(),
-            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.start_over()?,
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+                self.start_over()?
+            }
             Err(error) => return Err(error).context("commit"),
         }
         Ok(())
@@ -217,7 +226,8 @@ impl Copier {
     /// Aborts what is open and reads on from what was committed.
     fn start_over(&mut self) -> Result<()> {
         if self.opened.is_some() {
-            self.producer.purge(PurgeConfig::default().queue().inflight());
+            self.producer
+                .purge(PurgeConfig::default().queue().inflight());
             while self.producer.in_flight_count() > 0 {
                 self.producer.poll(Duration::from_millis(1));
             }

@@ -93,7 +93,12 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// Begins with event `first`.
-    pub(crate) fn start(bootstrap: &str, topic: &str, mut records: Records, first: u64) -> Result<Self> {
+    pub(crate) fn start(
+        bootstrap: &str,
+        topic: &str,
+        mut records: Records,
+        first: u64,
+    ) -> Result<Self> {
         let writer = Writer::new(bootstrap, topic)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

@@ -97,7 +97,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
         let subjects = subjects(&broker, arguments, &state, number);
         for (at, subject) in subjects.iter().enumerate() {
             subject.materialize(arguments.contents)?;
-            let pass = throughput::pass(broker.bootstrap(), subject, arguments.partitions, arguments.events)?;
+            let pass = throughput::pass(
+                broker.bootstrap(),
+                subject,
+                arguments.partitions,
+                arguments.events,
+            )?;
             say(&format!("{}: {pass:.2?}", subject.name));
             if number == 0 {
                 report.passes.push((subject.name.clone(), Vec::new()));
@@ -143,7 +148,12 @@ fn fill(broker: &Broker, arguments: &Arguments) -> Result<()> {
 }
 
 /// What is measured in pass `number`, the bare copy first.
-fn subjects(broker: &Broker, arguments: &Arguments, state: &ScratchDir, number: usize) -> Vec<Subject> {
+fn subjects(
+    broker: &Broker,
+    arguments: &Arguments,
+    state: &ScratchDir,
+    number: usize,
+) -> Vec<Subject> {
     let (bootstrap, threads) = (broker.bootstrap(), arguments.threads);
     let processor = |name: &str, title: &str, input: &str, recent: bool| {
         let name = format!("{name}{number}");
@@ -152,8 +162,18 @@ fn subjects(broker: &Broker, arguments: &Arguments, state: &ScratchDir, number: 
     let copy = Subject::copy(bootstrap, RISING, &format!("copy{number}"), threads);
     let mut subjects = vec![copy, processor("rising", "processor", RISING, true)];
     if !arguments.brief {
-        subjects.push(processor("random", "processor, random event_ts", RANDOM, true));
-        subjects.push(processor("bare", "processor, recent.enabled=false", RISING, false));
+        subjects.push(processor(
+            "random",
+            "processor, random event_ts",
+            RANDOM,
+            true,
+        ));
+        subjects.push(processor(
+            "bare",
+            "processor, recent.enabled=false",
+            RISING,
+            false,
+        ));
     }
     for subject in &subjects {
         if let subject::Launch::Copy(copy) = &subject.launch {
@@ -165,14 +185,26 @@ fn subjects(broker: &Broker, arguments: &Arguments, state: &ScratchDir, number: 
 }
 
 /// Kills and restarts in turn, so that what else the machine does falls on both alike.
-fn restarts(broker: &Broker, arguments: &Arguments, subjects: &[Subject], report: &mut Report) -> Result<()> {
+fn restarts(
+    broker: &Broker,
+    arguments: &Arguments,
+    subjects: &[Subject],
+    report: &mut Report,
+) -> Result<()> {
     let records = Records::new(arguments.contents, arguments.events);
     let first = arguments.events + 1;
     let _flow = fill::Flow::start(broker.bootstrap(), RISING, records, first)?;
-    report.restarts = subjects.iter().map(|s| (s.name.clone(), Vec::new())).collect();
+    report.restarts = subjects
+        .iter()
+        .map(|s| (s.name.clone(), Vec::new()))
+        .collect();
     for _ in 0..arguments.restarts {
         for (subject, (_, times)) in subjects.iter().zip(&mut report.restarts) {
-            times.push(restart::round(broker.bootstrap(), subject, arguments.partitions)?);
+            times.push(restart::round(
+                broker.bootstrap(),
+                subject,
+                arguments.partitions,
+            )?);
         }
     }
     Ok(())

@@ -25,7 +25,9 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match (values.get(middle), values.len() % 2) {
-        (Some(upper), 0) => f64::midpoint(*upper, values.get(middle - 1).copied().unwrap_or(*upper)),
+        (Some(upper), 0) => {
+            f64::midpoint(*upper, values.get(middle - 1).copied().unwrap_or(*upper))
+        }
         (Some(value), _) => *value,
         (None, _) => f64::NAN,
     }
@@ -38,7 +40,10 @@ fn seconds(restarts: &[Duration]) -> impl Iterator<Item = f64> {
 impl Report {
     /// The table.
     pub(crate) fn table(&self) -> String {
-        let mut out = format!("\n{} contents, {} events; medians\n\n", self.contents, self.events);
+        let mut out = format!(
+            "\n{} contents, {} events; medians\n\n",
+            self.contents, self.events
+        );
         // Writing into a String cannot fail.
         let _ = writeln!(
             out,
@@ -58,12 +63,20 @@ impl Report {
             );
         }
         let base = self.restart_of_copy();
-        let _ = writeln!(out, "\n{:<36} {:>11} {:>6}", "SIGKILL to first output", "median", "ratio");
+        let _ = writeln!(
+            out,
+            "\n{:<36} {:>11} {:>6}",
+            "SIGKILL to first output", "median", "ratio"
+        );
         for (name, restarts) in &self.restarts {
             let took = median(seconds(restarts));
             let all: Vec<String> = seconds(restarts).map(|s| format!("{s:.2}")).collect();
             let ratio = took / base;
-            let _ = writeln!(out, "{name:<36} {took:>9.2} s {ratio:>5.2}×   {}", all.join(" "));
+            let _ = writeln!(
+                out,
+                "{name:<36} {took:>9.2} s {ratio:>5.2}×   {}",
+                all.join(" ")
+            );
         }
         let _ = writeln!(
             out,
@@ -78,7 +91,10 @@ impl Report {
     }
 
     fn restart_of_copy(&self) -> f64 {
-        let restarts = self.restarts.first().map(|(_, restarts)| restarts.as_slice());
+        let restarts = self
+            .restarts
+            .first()
+            .map(|(_, restarts)| restarts.as_slice());
         median(seconds(restarts.unwrap_or_default()))
     }
 
@@ -118,6 +134,7 @@ impl Report {
         if let Some(dir) = file.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        std::fs::write(file, format!("{report:#}\n")).with_context(|| format!("write {}", file.display()))
+        std::fs::write(file, format!("{report:#}\n"))
+            .with_context(|| format!("write {}", file.display()))
     }
 }

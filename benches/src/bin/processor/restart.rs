@@ -62,7 +62,11 @@ pub(crate) fn round(bootstrap: &str, subject: &Subject, partitions: i32) -> Resu
     while tail.next(QUIET) {}
     let started = Instant::now();
     let mut running = subject.start()?;
-    ensure!(tail.next(FIRST_LIMIT), "{} gives nothing after a restart", subject.name);
+    ensure!(
+        tail.next(FIRST_LIMIT),
+        "{} gives nothing after a restart",
+        subject.name
+    );
     let took = started.elapsed();
     running.check()?;
     Ok(took)

@@ -96,7 +96,14 @@ impl Subject {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.stdin(Stdio::piped());
                 command.args(["copy", "--bootstrap", &args.bootstrap]);
-                command.args(["--from", &args.from, "--to", &args.to, "--group", &args.group]);
+                command.args([
+                    "--from",
+                    &args.from,
+                    "--to",
+                    &args.to,
+                    "--group",
+                    &args.group,
+                ]);
                 command.args(["--threads", &args.threads.to_string()]);
                 Ok(Running::Copy(command.spawn().context("start the copy")?))
             }
@@ -116,7 +123,10 @@ impl Subject {
         let mut replayed = 0.0;
         while replayed < contents as f64 {
             if let Some(status) = processor.ended() {
-                anyhow::bail!("it ended with {status} while it took in the content: {}", processor.log());
+                anyhow::bail!(
+                    "it ended with {status} while it took in the content: {}",
+                    processor.log()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
             let name = "thmanyah_restore_records_total";
@@ -125,7 +135,11 @@ impl Subject {
             replayed = answer.ok().flatten().unwrap_or_default();
         }
         let status = processor.terminate(STOP_LIMIT)?;
-        ensure!(status.success(), "it ended with {status}: {}", processor.log());
+        ensure!(
+            status.success(),
+            "it ended with {status}: {}",
+            processor.log()
+        );
         Ok(())
     }
 }
@@ -140,7 +154,8 @@ impl Running {
 
     /// User and system time used so far, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("it has ended")?;
+        let stat =
+            fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("it has ended")?;
         // The name of the program may hold anything but ends with the last bracket.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let ticks = fields.split_whitespace().skip(11).take(2);
@@ -157,7 +172,11 @@ impl Running {
             }
             Self::Processor(processor) => {
                 let ended = processor.ended();
-                ensure!(ended.is_none(), "the processor ended: {ended:?}: {}", processor.log());
+                ensure!(
+                    ended.is_none(),
+                    "the processor ended: {ended:?}: {}",
+                    processor.log()
+                );
             }
         }
         Ok(())
@@ -169,9 +188,14 @@ impl Running {
             return None;
         };
         let path = "/v1/enriched-events?from=2000-01-01T00:00:00Z&to=2000-01-01T00:00:00Z";
-        let answer = processor.get(path).ok().filter(|answer| answer.status == 200)?;
+        let answer = processor
+            .get(path)
+            .ok()
+            .filter(|answer| answer.status == 200)?;
         let page: serde_json::Value = serde_json::from_str(&answer.body).ok()?;
-        page.get("staleness_ms")?.as_u64().map(Duration::from_millis)
+        page.get("staleness_ms")?
+            .as_u64()
+            .map(Duration::from_millis)
     }
 
     /// Kills it as a power cut would.

@@ -68,16 +68,24 @@ impl Progress {
             list.add_partition(&self.topic, partition);
         }
         let list = self.consumer.committed_offsets(list, ASK)?;
-        let offsets = list.elements().into_iter().filter_map(|e| match e.offset() {
-            Offset::Offset(offset) => u64::try_from(offset).ok(),
-            _ => None,
-        });
+        let offsets = list
+            .elements()
+            .into_iter()
+            .filter_map(|e| match e.offset() {
+                Offset::Offset(offset) => u64::try_from(offset).ok(),
+                _ => None,
+            });
         Ok(offsets.sum())
     }
 }
 
 /// Runs the subject over the `events` that its input holds.
-pub(crate) fn pass(bootstrap: &str, subject: &Subject, partitions: i32, events: u64) -> Result<Pass> {
+pub(crate) fn pass(
+    bootstrap: &str,
+    subject: &Subject,
+    partitions: i32,
+    events: u64,
+) -> Result<Pass> {
     let progress = Progress::of(bootstrap, subject, partitions)?;
     progress.await_coordinator()?;
     let mut running = subject.start()?;
@@ -96,7 +104,11 @@ pub(crate) fn pass(bootstrap: &str, subject: &Subject, partitions: i32, events: 
                 first = Some((moved, committed, running.cpu()?));
             }
         }
-        ensure!(moved.elapsed() < STALLED, "{} stands still at {seen} of {events}", subject.name);
+        ensure!(
+            moved.elapsed() < STALLED,
+            "{} stands still at {seen} of {events}",
+            subject.name
+        );
     }
     let done = Instant::now();
     if subject.recent {
