@@ -169,6 +169,7 @@ impl Replica {
         for (partition, start) in &starts {
             self.positions.publish(*partition, *start);
         }
+        self.table.warm()?;
         let reader =
             ChangelogReader::open(&self.settings.client, &self.settings.topic, starts.clone())?;
         let mut batch = Batch::default();
