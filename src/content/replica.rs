@@ -108,6 +108,7 @@ impl Replica {
         for (partition, start) in &starts {
             self.positions.publish(*partition, *start);
         }
+        self.table.warm()?;
         let reader =
             ChangelogReader::open(&self.settings.client, &self.settings.topic, starts.clone())?;
         let partitions: Vec<i32> = starts.keys().copied().collect();

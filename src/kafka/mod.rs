@@ -33,6 +33,8 @@ fn fetch_defaults(config: &mut ClientConfig) {
         ("fetch.wait.max.ms", "50"),
         ("queued.min.messages", "20000"),
         ("queued.max.messages.kbytes", "65536"),
+        // A full queue pauses fetching for so long; the default of a second is longer than the queue lasts.
+        ("fetch.queue.backoff.ms", "20"),
         ("fetch.error.backoff.ms", "100"),
         ("reconnect.backoff.ms", "50"),
         ("reconnect.backoff.max.ms", "1000"),

@@ -11,6 +11,12 @@ use std::time::Duration;
 /// How long one question to the brokers may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Unless the user set his own: a short queue, as what waits there only takes memory, and no second of silence when it is full.
+const FETCH: [(&str, &str); 2] = [
+    ("queued.min.messages", "5000"),
+    ("fetch.queue.backoff.ms", "20"),
+];
+
 /// Why the topic cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -51,6 +57,11 @@ impl Log {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error");
+        for (key, value) in FETCH {
+            if config.get(key).is_none() {
+                config.set(key, value);
+            }
+        }
         Ok(Self {
             consumer: config.create().map_err(LogError::of("make a consumer"))?,
             topic: topic.to_owned(),

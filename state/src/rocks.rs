@@ -231,6 +231,9 @@ fn union(_: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<
     Some(bytes)
 }
 
+/// Sorted runs of recent rows from which on some are merged: each merge rewrites them.
+const RECENT_RUNS: i32 = 16;
+
 fn database_options(options: &Options, cache: &Cache, create: bool) -> rocksdb::Options {
     let mut db = rocksdb::Options::default();
     // IMPORTANT: only where no database is: `RocksDB` would otherwise start afresh over one that lost its CURRENT file.
@@ -281,6 +284,10 @@ fn family(table: Table, options: &Options, cache: &Cache) -> rocksdb::Options {
     if table == Table::Recent {
         // Written once, read rarely, deleted soon: rewrite rows as seldom as can be.
         family.set_compaction_style(DBCompactionStyle::Universal);
+        // Runs of rising times hardly overlap, so a query reads few of them however many there are.
+        family.set_level_zero_file_num_compaction_trigger(RECENT_RUNS);
+        family.set_level_zero_slowdown_writes_trigger(2 * RECENT_RUNS);
+        family.set_level_zero_stop_writes_trigger(3 * RECENT_RUNS);
     }
     family
 }

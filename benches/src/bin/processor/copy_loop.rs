@@ -1,5 +1,5 @@
 //! The bare copy: the least that librdkafka costs for the same records in the same transactions. It reads the raw records
-//! read_committed and writes as many bytes as an enriched event has; it parses nothing and keeps nothing.
+//! `read_committed` and writes as many bytes as an enriched event has; it parses nothing and keeps nothing.
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -112,6 +112,7 @@ impl Copier {
             .set("fetch.wait.max.ms", "50")
             .set("queued.min.messages", "20000")
             .set("queued.max.messages.kbytes", "65536")
+            .set("fetch.queue.backoff.ms", "20")
             .create_with_context(Rebalances::default())
             .context("make a consumer")?;
         consumer.subscribe(&[&args.from]).context("subscribe")?;
@@ -209,7 +210,7 @@ impl Copier {
         match committed {
             Ok(()) => self.close(),
             Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
-                self.start_over()?
+                self.start_over()?;
             }
             Err(error) => return Err(error).context("commit"),
         }

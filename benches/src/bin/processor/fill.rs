@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_mins(1);
 /// Events a second while restarts are measured.
 const FLOW_PER_SECOND: u64 = 2_000;
 /// How often the flow is topped up.

@@ -4,6 +4,11 @@
 //! queries see it too); the content is in the store already. So start-up, which the bare copy has less of, counts against
 //! the processor. Speed is compared only within a run: machines and their other work differ.
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "counts of a bench are far below 2^52"
+)]
+
 mod copy_loop;
 mod fill;
 mod records;

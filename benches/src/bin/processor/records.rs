@@ -50,7 +50,7 @@ impl Records {
     /// The insert of a content.
     pub(crate) fn content(&mut self, index: usize) {
         let id = self.contents.get(index).map_or("", String::as_str);
-        let kind = ["podcast", "newsletter", "video"][index % 3];
+        let kind = one(&["podcast", "newsletter", "video"], index as u64);
         let length = 60 + index % 7200;
         self.key.clear();
         self.value.clear();
@@ -80,8 +80,8 @@ impl Records {
         };
         let seconds = micros / 1_000_000;
         let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let kind = ["play", "pause", "finish", "click"][(id % 4) as usize];
-        let device = ["ios", "android", "web"][(id % 3) as usize];
+        let kind = one(&["play", "pause", "finish", "click"], id);
+        let device = one(&["ios", "android", "web"], id);
         let user = uuid(&mut self.random);
         let content = self.contents.get(content).map_or("", String::as_str);
         let duration = self.random.random_range(0..3_600_000);
@@ -98,6 +98,12 @@ impl Records {
         );
         tail(&mut self.value, "engagement_events", id);
     }
+}
+
+/// One of the words, in turn.
+fn one(words: &[&'static str], number: u64) -> &'static str {
+    let at = number as usize % words.len().max(1);
+    words.get(at).copied().unwrap_or_default()
 }
 
 fn uuid(random: &mut ChaCha8Rng) -> String {

@@ -8,7 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
 /// A first start of a round may have to wait for the session of the one killed in the round before.
-const FIRST_LIMIT: Duration = Duration::from_secs(60);
+const FIRST_LIMIT: Duration = Duration::from_mins(1);
 /// How long a process runs before it is killed: it is in the middle of its work, with a transaction open.
 const RUN: Duration = Duration::from_millis(1_030);
 /// No record for this long means that all those of the killed process have been read.

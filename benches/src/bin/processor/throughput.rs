@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ASK: Duration = Duration::from_secs(10);
 /// Nothing moves for this long: something is broken.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// How long the process is watched doing nothing.
 const IDLE: Duration = Duration::from_secs(5);
 
