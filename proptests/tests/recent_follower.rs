@@ -16,7 +16,7 @@ use thmanyah_dev::{Broker, BrokerOptions, Topic};
 use thmanyah_state::{Options, Store, Table};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// One broker serves all tests here, and ends with the process.
 fn broker() -> MutexGuard<'static, Broker> {

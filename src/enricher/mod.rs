@@ -4,14 +4,16 @@
 //! Reading order: [`Task`] is one partition's processing; [`Staged`] is what one transaction will hold; `pending` is the
 //! order in which parked events leave; [`View`] is what the step may look up.
 
+mod error;
 mod pending;
 mod seen;
 mod staged;
 mod task;
 mod view;
 
+pub use error::TaskError;
 pub use staged::{Counts, Headers, Output, Span, Staged, Stream};
-pub use task::{RawRecord, Rules, Task, TaskError};
+pub use task::{RawRecord, Rules, Task};
 pub use view::View;
 
 #[cfg(test)]

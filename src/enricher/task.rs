@@ -1,19 +1,19 @@
 //! One partition's processing: decode, look the content up, decide, stage.
 
+use super::error::TaskError;
 use super::pending::Pending;
 use super::seen::Seen;
 use super::staged::{Headers, Output, Span, Staged, Stream};
 use super::view::View;
 use crate::codec::{
-    EventRecord, EventRules, ValueError, decode_event, decode_parked, encode_parked, write_enriched,
+    EventRecord, EventRules, decode_event, decode_parked, encode_parked, write_enriched,
 };
 use crate::domain::{
-    Container, ContentId, DeadLetter, Enriched, Event, EventId, JoinContent, JoinStatus, Ledger,
-    Offset, ParkedEvent, Partition,
+    ContentId, DeadLetter, Enriched, Event, EventId, JoinContent, JoinStatus, Ledger, Offset,
+    ParkedEvent, Partition,
 };
 use roaring::RoaringBitmap;
 use std::borrow::Cow;
-use std::fmt;
 
 /// A record of the input topic.
 #[derive(Clone, Copy, Debug)]
@@ -40,52 +40,6 @@ pub struct Rules {
     /// Releases and time-outs stop at this size of a transaction.
     pub transaction_steps: usize,
 }
-
-/// Why a step failed. Bad input never is an error: it becomes a dead letter.
-#[derive(Debug)]
-pub enum TaskError<E> {
-    /// A look-up failed.
-    View(E),
-    /// A parked event is in the index but not in the store.
-    ParkedMissing(Partition, EventId),
-    /// A container of published ids in the store cannot be read.
-    SeenUnreadable(Partition, Container),
-    /// A parked event had been published already.
-    PublishedTwice(Partition, EventId),
-    /// A parked event's stored value cannot be read.
-    ParkedUnreadable(Partition, EventId, ValueError),
-}
-
-impl<E: fmt::Display> fmt::Display for TaskError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::View(error) => error.fmt(f),
-            Self::ParkedMissing(partition, id) => {
-                write!(
-                    f,
-                    "partition {partition}: parked event {id} is missing from the store"
-                )
-            }
-            Self::SeenUnreadable(partition, container) => write!(
-                f,
-                "partition {partition}: container {} of the published ids is unreadable",
-                container.0
-            ),
-            Self::PublishedTwice(partition, id) => write!(
-                f,
-                "partition {partition}: parked event {id} was published before; nothing was written"
-            ),
-            Self::ParkedUnreadable(partition, id, error) => {
-                write!(
-                    f,
-                    "partition {partition}: parked event {id} is unreadable: {error}"
-                )
-            }
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display> std::error::Error for TaskError<E> {}
 
 /// The state of one partition beside the store: where it stands, its ledger, and the order of its parked events.
 ///

@@ -1,5 +1,6 @@
 //! The running process: its parts are started in the order of the data's flow, watched, and stopped together.
 
+mod apply;
 mod barrier;
 mod checkpoint;
 mod error;

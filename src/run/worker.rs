@@ -1,25 +1,24 @@
 //! THE loop: poll → process → commit → apply, on one thread that owns one group member and one transactional producer.
 
-use super::barrier::{BarrierError, Passed, parked_key};
+use super::barrier::{BarrierError, Passed};
 use super::error::WorkerError;
 use super::lease::Lease;
 use super::ownership::Ownership;
 use super::records::{outgoing, raw_record};
 use super::restorer::Restorer;
-use super::seen_rows;
 use super::view::StoreView;
 use crate::content::{ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
 use crate::enricher::{Rules, Staged, Task};
 use crate::health::{Beat, Health};
-use crate::kafka::{ProducerError, Receipt, TopicId, Track, Transactor, TransactorError};
+use crate::kafka::{ProducerError, TopicId, Transactor, TransactorError};
 use crate::metrics::Metrics;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use thmanyah_state::{Position, Store, Table, WriteSet};
+use thmanyah_state::{Store, WriteSet};
 
 /// Outputs handed to the producer at a time.
 const SEND_OUTPUTS: usize = 256;
@@ -97,12 +96,12 @@ pub(super) struct Worker {
     pub(super) parts: WorkerParts,
     pub(super) transactor: Transactor,
     pub(super) tasks: BTreeMap<i32, Owned>,
-    staged: Staged,
+    pub(super) staged: Staged,
     opened: Option<Instant>,
     /// Whether releases or time-outs are left over from the last transaction.
     more: bool,
     pub(super) writes: WriteSet,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     gauged: Instant,
     pub(super) checkpointed: Instant,
 }
@@ -276,63 +275,6 @@ impl Worker {
         self.staged.clear();
         self.opened = None;
         Ok(())
-    }
-
-    /// Writes what the receipt covers: rows and the position behind them, in one batch.
-    fn apply(&mut self, receipt: &Receipt) -> Result<(), WorkerError> {
-        for (partition, id, value) in self.staged.parked_changes() {
-            let key = parked_key(partition, id);
-            match value {
-                Some(value) => self.writes.put(Table::Pending, &key, value),
-                None => self.writes.delete(Table::Pending, &key),
-            }
-        }
-        seen_rows::add(self.staged.published(), &mut self.writes, &mut self.scratch);
-        for (track, partition, offset) in receipt.delivered_all() {
-            self.move_position(track, partition, offset);
-        }
-        if !self.writes.is_empty() {
-            self.parts.store.apply(&mut self.writes)?;
-        }
-        for owned in self.tasks.values_mut() {
-            owned.task.committed();
-        }
-        Ok(())
-    }
-
-    /// The rows written with this cover the log up to here.
-    pub(super) fn move_position(&mut self, track: Track, partition: i32, offset: i64) {
-        let settings = &self.parts.settings;
-        let fresh_at_ms = (settings.now_ms)();
-        let (table, topic_id) = match track {
-            Track::Pending => (Table::Pending, settings.pending_id),
-            Track::Seen => (Table::Seen, settings.seen_id),
-            Track::Enriched => {
-                let (partition, id) = (Partition(partition), settings.enriched_id);
-                seen_rows::set_enriched(partition, Offset(offset), id, &mut self.writes);
-                return;
-            }
-        };
-        let position = Position {
-            offset,
-            topic_id,
-            fresh_at_ms,
-        };
-        self.writes.set_position(table, partition, position);
-    }
-
-    fn count(&self) {
-        let metrics = &self.parts.metrics;
-        let counts = self.staged.counts();
-        metrics.records_consumed.inc_by(counts.consumed);
-        metrics.events.enriched.inc_by(counts.enriched);
-        metrics.events.dead_letter.inc_by(counts.dead_letter);
-        metrics.events.duplicate.inc_by(counts.duplicate);
-        metrics.events.ignored.inc_by(counts.ignored);
-        metrics.events.parked.inc_by(counts.parked);
-        metrics.events.released.inc_by(counts.released);
-        metrics.events.timed_out.inc_by(counts.timed_out);
-        metrics.zero_length.inc_by(counts.zero_length);
     }
 
     /// After a rebalance everything that is owned goes through the barrier: what was kept as well, if a transaction was

@@ -54,10 +54,11 @@ impl Barrier {
             .collect();
         let mut positions = starts;
         let mut writes = WriteSet::new();
-        let reader = match behind.is_empty() {
-            // A start at or past the end is done at once; its position would stay unknown.
-            true => None,
-            false => Some(ChangelogReader::open(&self.settings.client, topic, behind)?),
+        // A start at or past the end is done at once; its position would stay unknown.
+        let reader = if behind.is_empty() {
+            None
+        } else {
+            Some(ChangelogReader::open(&self.settings.client, topic, behind)?)
         };
         loop {
             if let Some(reader) = &reader {
