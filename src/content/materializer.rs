@@ -1,13 +1,14 @@
 //! The materializer: validates `content.raw` and writes the normalised rows to `content.changelog`, bad rows to the dead
 //! letters, and its offsets, in one transaction.
 
+use super::error::MaterializerError;
 use super::positions::ReplicaPositions;
 use super::table::{ContentTable, ContentTableError};
 use super::unreplicated::Unreplicated;
 use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
 use crate::domain::ContentRow;
 use crate::kafka::{
-    DeadLetterSource, Isolation, MemberError, MemberSettings, OffsetReader, OffsetsError, Outgoing,
+    DeadLetterSource, Isolation, MemberSettings, OffsetReader, OffsetsError, Outgoing,
     ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
 };
 use crate::metrics::Metrics;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Records in one transaction.
-const TRANSACTION_RECORDS: usize = 5_000;
+const TRANSACTION_RECORDS: u64 = 5_000;
 /// One wait for a record.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -43,44 +44,17 @@ pub struct MaterializerSettings {
     pub commit_interval: Duration,
 }
 
-/// Why the materializer cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum MaterializerError {
-    /// The consumer or the producer.
-    #[error(transparent)]
-    Transactor(#[from] TransactorError),
-    /// The table.
-    #[error(transparent)]
-    Table(#[from] ContentTableError),
-    /// Committed offsets.
-    #[error(transparent)]
-    Offsets(#[from] OffsetsError),
-    /// The input lost records.
-    #[error(
-        "partition {partition} of `{topic}` begins at {start}, but it was processed up to {committed} only: rows are \
-         lost. Have the connector take a new snapshot, then reset the group's offset of this partition to {start}"
-    )]
-    InputTruncated {
-        /// Topic.
-        topic: String,
-        /// Partition.
-        partition: i32,
-        /// Log start.
-        start: i64,
-        /// Committed position.
-        committed: i64,
-    },
+/// What became of the records of a transaction.
+#[derive(Default)]
+struct Counts {
+    upserted: u64,
+    deleted: u64,
+    dead_letter: u64,
 }
 
-impl From<MemberError> for MaterializerError {
-    fn from(error: MemberError) -> Self {
-        Self::Transactor(error.into())
-    }
-}
-
-impl From<ProducerError> for MaterializerError {
-    fn from(error: ProducerError) -> Self {
-        Self::Transactor(error.into())
+impl Counts {
+    fn records(&self) -> u64 {
+        self.upserted + self.deleted + self.dead_letter
     }
 }
 
@@ -110,7 +84,8 @@ pub struct Materializer<'a> {
     gate: Option<BTreeMap<i32, i64>>,
     unreplicated: Unreplicated,
     buffer: Vec<u8>,
-    records: u64,
+    /// What the open transaction holds; counted once it committed.
+    counts: Counts,
     opened: Option<Instant>,
 }
 
@@ -144,7 +119,7 @@ impl<'a> Materializer<'a> {
             gate: None,
             unreplicated: Unreplicated::default(),
             buffer: Vec::new(),
-            records: 0,
+            counts: Counts::default(),
             opened: None,
         })
     }
@@ -198,7 +173,7 @@ impl<'a> Materializer<'a> {
         self.unreplicated.prune(self.replica);
         let mut wait = POLL;
         let deadline = Instant::now() + self.settings.commit_interval;
-        while (self.records as usize) < TRANSACTION_RECORDS && Instant::now() < deadline {
+        while self.counts.records() < TRANSACTION_RECORDS && Instant::now() < deadline {
             if !self.poll(wait)? {
                 break;
             }
@@ -207,7 +182,7 @@ impl<'a> Materializer<'a> {
         let due = self
             .opened
             .is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
-        if due || self.records as usize >= TRANSACTION_RECORDS {
+        if due || self.counts.records() >= TRANSACTION_RECORDS {
             return self.commit();
         }
         // Markers move the position without a record, and the watermark waits for committed positions.
@@ -243,7 +218,7 @@ impl<'a> Materializer<'a> {
                 self.buffer.clear();
                 encode_content(&row, &mut self.buffer);
                 self.unreplicated.wrote(id, Some(row));
-                self.metrics.content.upserted.inc();
+                self.counts.upserted += 1;
                 transactor.send([Outgoing {
                     topic: &self.settings.changelog_topic,
                     partition: None,
@@ -255,7 +230,7 @@ impl<'a> Materializer<'a> {
             }
             Ok(ContentChange::Delete(id)) => {
                 self.unreplicated.wrote(id, None);
-                self.metrics.content.deleted.inc();
+                self.counts.deleted += 1;
                 transactor.send([Outgoing {
                     topic: &self.settings.changelog_topic,
                     partition: None,
@@ -273,7 +248,7 @@ impl<'a> Materializer<'a> {
                     offset: record.offset(),
                     timestamp_ms: record.timestamp().to_millis(),
                 };
-                self.metrics.content.dead_letter.inc();
+                self.counts.dead_letter += 1;
                 transactor.send([Outgoing {
                     topic: &self.settings.dlq_topic,
                     partition: None,
@@ -284,7 +259,6 @@ impl<'a> Materializer<'a> {
                 }])
             }
         };
-        self.records += 1;
         self.opened.get_or_insert_with(Instant::now);
         outgoing?;
         Ok(true)
@@ -303,8 +277,11 @@ impl<'a> Materializer<'a> {
         for active in self.active.values_mut() {
             active.committed = Some(active.position);
         }
-        if self.records > 0 {
-            self.records = 0;
+        let counts = std::mem::take(&mut self.counts);
+        self.metrics.content.upserted.inc_by(counts.upserted);
+        self.metrics.content.deleted.inc_by(counts.deleted);
+        self.metrics.content.dead_letter.inc_by(counts.dead_letter);
+        if counts.records() > 0 {
             self.opened = None;
             let ends = self.changelog_ends()?;
             self.unreplicated.committed(ends);
@@ -371,8 +348,14 @@ impl<'a> Materializer<'a> {
                 },
             );
         }
-        self.transactor.member().resume_at(&resumed)?;
-        self.gated.clear();
+        let gated = std::mem::take(&mut self.gated);
+        if let Err(error) = self.transactor.member().resume_at(&resumed) {
+            // Brokers that do not answer now will answer later.
+            tracing::warn!(%error, "reading does not start: through the gate again");
+            self.active
+                .retain(|partition, _| !gated.contains(partition));
+            return self.close_gate(gated);
+        }
         Ok(())
     }
 
@@ -409,7 +392,7 @@ impl<'a> Materializer<'a> {
 
     fn forget_open(&mut self) {
         self.unreplicated = Unreplicated::default();
-        self.records = 0;
+        self.counts = Counts::default();
         self.opened = None;
     }
 }

@@ -5,6 +5,7 @@
 //! content.raw ─► materializer ─txn─► content.changelog ─► replica ─► RocksDB ─► ContentTable (cache) ─► joins, queries
 //! ```
 
+mod error;
 mod materializer;
 mod positions;
 mod replica;
@@ -14,7 +15,8 @@ mod unreplicated;
 mod wakeups;
 mod watermark;
 
-pub use materializer::{Materializer, MaterializerError, MaterializerSettings};
+pub use error::MaterializerError;
+pub use materializer::{Materializer, MaterializerSettings};
 pub use positions::ReplicaPositions;
 pub use replica::{Replica, ReplicaError, ReplicaSettings};
 pub use rows::{StoredContent, StoredError, read_stored};

@@ -342,7 +342,11 @@ impl Worker {
                 };
                 self.tasks.insert(partition.0, owned);
             }
-            self.transactor.member().resume_at(&resumed)?;
+            if let Err(error) = self.transactor.member().resume_at(&resumed) {
+                // Brokers that do not answer now will answer later.
+                tracing::warn!(%error, "reading does not start: through the barrier again");
+                return self.restore(Vec::new());
+            }
             self.publish_ownership();
         }
         Ok(())
