@@ -162,11 +162,11 @@ impl<'a> Materializer<'a> {
             }
             self.gated
                 .retain(|partition| !changes.revoked.contains(partition));
+            // Everything owned goes through the gate again, also where nothing was open: librdkafka can slip from an expired
+            // membership into a new one, and another member may have committed in between.
+            self.forget_open();
             let mut partitions = changes.assigned;
-            if changes.aborted {
-                self.forget_open();
-                partitions.extend(std::mem::take(&mut self.active).into_keys());
-            }
+            partitions.extend(std::mem::take(&mut self.active).into_keys());
             self.close_gate(partitions)?;
         }
         self.open_gate()?;

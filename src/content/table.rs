@@ -1,7 +1,7 @@
 //! Look-ups of content rows: a bounded cache of decoded rows in front of the store.
 
 use super::rows::{StoredContent, StoredError, read_stored};
-use crate::domain::{ContentId, JoinContent};
+use crate::domain::{ContentId, ContentVersion, JoinContent};
 use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
@@ -116,7 +116,10 @@ impl ContentTable {
         let mut rows = shard.lock();
         match row {
             Some(row) => {
-                if let Some(cached) = rows.get_mut(&id) {
+                // A batch may hold several writes of a row, and a miss may have cached the last of them already.
+                if let Some(cached) = rows.get_mut(&id)
+                    && !is_older(row.version, cached.version)
+                {
                     *cached = row;
                 }
             }
@@ -137,4 +140,9 @@ impl ContentTable {
         let at = self.hasher.hash_one(id) as usize % SHARDS;
         self.shards.get(at)
     }
+}
+
+/// Whether the first is an earlier write of the row than the second. A row stays in its partition.
+fn is_older(a: ContentVersion, b: ContentVersion) -> bool {
+    a.partition == b.partition && a.offset < b.offset
 }

@@ -71,11 +71,12 @@ impl ContentWatermark {
             let began = Instant::now();
             match round.vouch(&now_ms) {
                 Ok(Some(t)) => {
-                    // A jump of the wall clock must not pass deadlines: W moves by the time that really passed at most.
+                    // A jump of the wall clock must not pass deadlines: W moves by the time that really passed at most, and
+                    // follows the clock back, as times of parking do.
                     let w = match last {
                         Some((w, at)) => {
                             let passed = began.duration_since(at).as_millis() as i64;
-                            t.min(w.saturating_add(passed)).max(w)
+                            t.min(w.saturating_add(passed))
                         }
                         None => t,
                     };

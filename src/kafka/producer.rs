@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 /// A commit or abort that took this long may hide a retried request whose first copy is still on its way.
 const SUSPICIOUS: Duration = Duration::from_millis(400);
+/// Events served at most before a decision.
+const DRAINED_EVENTS: usize = 1_000;
 /// One wait inside [`TransactionalProducer::flush`] and on a full queue.
 const FLUSH_STEP: Duration = Duration::from_millis(1);
 /// One wait for the coordinator in `init_transactions`, between looks at the stop flag.
@@ -216,7 +218,7 @@ impl TransactionalProducer {
         let outcome = retry(|| producer.commit_transaction(Timeout::Never));
         let took = started.elapsed();
         // The log and the statistics arrive only inside poll: drain them before deciding.
-        producer.poll(Duration::ZERO);
+        drain(producer);
         let trouble = producer.context().trouble.load(Ordering::Relaxed) > trouble_before;
         let delivered = std::mem::take(&mut *producer.context().delivered.lock());
         self.open = false;
@@ -256,7 +258,7 @@ impl TransactionalProducer {
         let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
         let started = Instant::now();
         let outcome = retry(|| producer.abort_transaction(Timeout::Never));
-        producer.poll(Duration::ZERO);
+        drain(producer);
         let trouble = producer.context().trouble.load(Ordering::Relaxed) > trouble_before;
         let took = started.elapsed();
         if let Err(error) = outcome {
@@ -354,6 +356,17 @@ impl TransactionalProducer {
             }
         }
         config
+    }
+}
+
+/// Serves every event that is queued; one poll serves one.
+fn drain(producer: &BaseProducer<Reports>) {
+    producer.poll(Duration::ZERO);
+    for _ in 0..DRAINED_EVENTS {
+        if producer.in_flight_count() == 0 {
+            break;
+        }
+        producer.poll(Duration::ZERO);
     }
 }
 

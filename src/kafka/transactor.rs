@@ -6,6 +6,7 @@ use crate::metrics::Metrics;
 use parking_lot::Mutex;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,10 @@ pub enum TransactorError {
 
 /// One thread's transactions. The lock is never held across a poll of the consumer, whose callbacks take it.
 pub struct Transactor {
-    member: Member,
+    /// Never dropped: a transactor lives as long as its process. Closing a consumer while an assignment is under way can hang
+    /// for ever (its revoke is then answered to a group that has terminated), and it gains nothing: a static member
+    /// does not say goodbye to its group, so the group sees the same when the process exits.
+    member: ManuallyDrop<Member>,
     producer: Arc<Mutex<TransactionalProducer>>,
     topic: String,
     metrics: Metrics,
@@ -37,7 +41,7 @@ impl Transactor {
     ) -> Result<Self, TransactorError> {
         let topic = member.topic.clone();
         let producer = Arc::new(Mutex::new(TransactionalProducer::start(producer)?));
-        let member = Member::join(member, Arc::clone(&producer))?;
+        let member = ManuallyDrop::new(Member::join(member, Arc::clone(&producer))?);
         Ok(Self {
             member,
             producer,

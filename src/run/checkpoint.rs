@@ -7,20 +7,32 @@ use super::worker::Worker;
 use crate::codec::{encode_checkpoint, encode_seen};
 use crate::domain::{Checkpoint, Container, Partition};
 use crate::kafka::{Outgoing, Track};
-use std::time::Instant;
 use thmanyah_state::Table;
 
 /// Containers in one transaction, each at most 8 KiB.
 const CONTAINERS: usize = 512;
+/// Rounds of the last checkpoint.
+const LAST_ROUNDS: usize = 32;
 
 impl Worker {
     /// Writes every owned partition's changed containers to the topic of checkpoints. Called between transactions: what is
-    /// written is what was applied, never what an open transaction holds.
-    pub(super) fn checkpoint(&mut self) -> Result<(), WorkerError> {
-        self.checkpointed = Instant::now();
+    /// written is what was applied, never what an open transaction holds. One transaction for each partition, so that the
+    /// worker keeps polling; says whether containers are left.
+    pub(super) fn checkpoint(&mut self) -> Result<bool, WorkerError> {
         let partitions: Vec<i32> = self.tasks.keys().copied().collect();
+        let mut more = false;
         for partition in partitions {
-            while self.checkpoint_some(Partition(partition))? {}
+            more |= self.checkpoint_some(Partition(partition))?;
+        }
+        Ok(more)
+    }
+
+    /// The checkpoint of an orderly end: it spares the next start reading the enriched topic again. Bounded, as an end is.
+    pub(super) fn last_checkpoint(&mut self) -> Result<(), WorkerError> {
+        for _ in 0..LAST_ROUNDS {
+            if !self.checkpoint()? {
+                break;
+            }
         }
         Ok(())
     }

@@ -123,6 +123,10 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         asked,
         threads: Vec::new(),
     };
+    if process.asked.is_cancelled() {
+        // A signal came before there was anything to finish.
+        return Ok(());
+    }
     process.start_and_watch(listener)
 }
 

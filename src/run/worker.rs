@@ -103,7 +103,7 @@ pub(super) struct Worker {
     pub(super) writes: WriteSet,
     pub(super) scratch: Vec<u8>,
     gauged: Instant,
-    pub(super) checkpointed: Instant,
+    checkpointed: Instant,
 }
 
 impl Worker {
@@ -129,7 +129,7 @@ impl Worker {
             let outcome = self.round();
             self.recover(outcome)?;
         }
-        let outcome = self.commit().and_then(|()| self.checkpoint());
+        let outcome = self.commit().and_then(|()| self.last_checkpoint());
         let outcome = self.recover(outcome);
         self.parts.owned.set(self.parts.number, Vec::new());
         outcome
@@ -151,8 +151,9 @@ impl Worker {
         }
         if self.checkpointed.elapsed() >= self.parts.settings.checkpoint_interval
             && self.staged.is_empty()
+            && !self.checkpoint()?
         {
-            self.checkpoint()?;
+            self.checkpointed = Instant::now();
         }
         if self.gauged.elapsed() >= GAUGES {
             self.gauged = Instant::now();
