@@ -35,5 +35,5 @@ check: setup ## formatting, lints, documentation, licences
 	else echo "cargo deny is not installed, licences were not checked: cargo install --locked cargo-deny"; fi
 
 bench: build ## micro-benches, and the processor beside a bare copy loop
-	cargo bench --workspace
-	cargo run --release -p thmanyah-benches --bin processor
+	cargo bench --workspace --bench codec --bench state
+	@$${CARGO_TARGET_DIR:-target}/release/processor
