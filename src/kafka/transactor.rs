@@ -3,12 +3,15 @@
 use super::member::{Changes, Member, MemberError, MemberSettings};
 use super::producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
 use crate::metrics::Metrics;
+use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long closing a consumer is waited for.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a consumer-producer cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +26,8 @@ pub enum TransactorError {
 
 /// One thread's transactions. The lock is never held across a poll of the consumer, whose callbacks take it.
 pub struct Transactor {
-    /// Never dropped: a transactor lives as long as its process. Closing a consumer while an assignment is under way can hang
-    /// for ever (its revoke is then answered to a group that has terminated), and it gains nothing: a static member
-    /// does not say goodbye to its group, so the group sees the same when the process exits.
-    member: ManuallyDrop<Member>,
+    /// Taken by the drop alone.
+    member: Option<Member>,
     producer: Arc<Mutex<TransactionalProducer>>,
     topic: String,
     metrics: Metrics,
@@ -41,7 +42,7 @@ impl Transactor {
     ) -> Result<Self, TransactorError> {
         let topic = member.topic.clone();
         let producer = Arc::new(Mutex::new(TransactionalProducer::start(producer)?));
-        let member = ManuallyDrop::new(Member::join(member, Arc::clone(&producer))?);
+        let member = Some(Member::join(member, Arc::clone(&producer))?);
         Ok(Self {
             member,
             producer,
@@ -52,17 +53,20 @@ impl Transactor {
 
     /// The group member.
     pub fn member(&self) -> &Member {
-        &self.member
+        match &self.member {
+            Some(member) => member,
+            None => unreachable!("the member is taken by the drop alone"),
+        }
     }
 
     /// The next record of the member; serves delivery reports on the way.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, MemberError> {
-        self.member.poll(timeout)
+        self.member().poll(timeout)
     }
 
     /// What rebalances changed since the last call.
     pub fn changes(&self) -> Option<Changes> {
-        self.member.changes()
+        self.member().changes()
     }
 
     /// Queues records in the open transaction, opening one if there is none.
@@ -101,7 +105,7 @@ impl Transactor {
             return Err(ProducerError::Abort("nothing to commit".to_owned()));
         }
         let group = self
-            .member
+            .member()
             .group()
             .ok_or_else(|| ProducerError::Abort("not in the group yet".to_owned()))?;
         let mut producer = self.producer.lock();
@@ -123,7 +127,7 @@ impl Transactor {
     /// [`changes`](Self::changes) nothing may be sent or committed: the caller still holds what the aborted transaction
     /// had sent, and a new transaction would commit the offsets without the records.
     fn uninterrupted(&self) -> Result<(), ProducerError> {
-        if self.member.has_changes() {
+        if self.member().has_changes() {
             return Err(ProducerError::Interrupted);
         }
         Ok(())
@@ -165,5 +169,27 @@ impl Transactor {
             }
         }
         producer.replace()
+    }
+}
+
+impl Drop for Transactor {
+    /// Closes the consumer, which lets a join that is under way end, but waits for that only so long: closing can hang for
+    /// ever while an assignment is under way, when its revoke is answered to a group that has terminated already. The
+    /// thread that hangs then ends with the process.
+    fn drop(&mut self) {
+        let Some(member) = self.member.take() else {
+            return;
+        };
+        let (closing, closed) = crossbeam_channel::bounded::<()>(0);
+        let close = move || {
+            drop(member);
+            drop(closing);
+        };
+        let name = "close".to_owned();
+        if std::thread::Builder::new().name(name).spawn(close).is_ok()
+            && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout)
+        {
+            tracing::warn!(topic = %self.topic, "the consumer did not close within {CLOSE_LIMIT:?}; it is left behind");
+        }
     }
 }
