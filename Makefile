@@ -25,7 +25,7 @@ demo: build ## the whole pipeline on this machine: PostgreSQL, Debezium, Kafka, 
 	@$${CARGO_TARGET_DIR:-target}/release/demo
 
 test: build ## every test, the end-to-end ones on real services included
-	cargo test --release --workspace
+	cargo test --release --workspace --no-fail-fast
 
 check: setup ## formatting, lints, documentation, licences
 	cargo fmt --all --check

@@ -16,7 +16,7 @@ use crate::topics::{self, Record};
 /// How often a condition is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How much of a log a failed test shows.
-const SHOWN_LINES: usize = 150;
+const SHOWN_LINES: usize = 60;
 
 /// Waits until `look` finds something; `what` tells what was waited for in vain.
 pub fn await_until<T>(
