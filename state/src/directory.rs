@@ -15,7 +15,19 @@ pub(crate) struct Directory {
     pub(crate) database: PathBuf,
     /// Whether a database is there already.
     pub(crate) has_database: bool,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The lock on a state directory.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Let go by name: a process that is forked meanwhile holds the file too until it becomes another program, and closing ours
+    /// would leave the directory locked for so long.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Directory {
@@ -46,7 +58,7 @@ impl Directory {
 }
 
 /// Takes the lock and leaves this process's number in it for whoever comes next.
-fn lock(dir: &Path) -> Result<File, Error> {
+fn lock(dir: &Path) -> Result<Lock, Error> {
     let unwritable = |source| Error::Unwritable {
         dir: dir.to_owned(),
         source,
@@ -76,7 +88,7 @@ fn lock(dir: &Path) -> Result<File, Error> {
         writeln!(file, "{}", std::process::id())
     };
     write(&mut file).map_err(unwritable)?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Whether the folder holds a database: a `CURRENT`, a table file or a log. `RocksDB` makes those last, so other files are
