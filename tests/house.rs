@@ -158,3 +158,23 @@ fn every_room_says_its_purpose_and_none_is_too_large() {
         }
     }
 }
+
+#[test]
+fn every_guarantee_of_the_readme_names_a_test_that_exists() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("## Guarantees").unwrap();
+    let (table, _) = section.split_once("\n## ").unwrap_or((section, ""));
+    let rows: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| what"))
+        .collect();
+    assert!(rows.len() >= 10, "{rows:?}");
+    for row in rows {
+        let (_, proof) = row.trim_end_matches([' ', '|']).rsplit_once('|').unwrap();
+        let mut paths = proof.split('`').skip(1).step_by(2).peekable();
+        assert!(paths.peek().is_some(), "no test is named: {row}");
+        for path in paths {
+            assert!(root().join(path).exists(), "{path} is not there: {row}");
+        }
+    }
+}
