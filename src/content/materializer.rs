@@ -8,15 +8,15 @@ use super::unreplicated::Unreplicated;
 use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
 use crate::domain::ContentRow;
 use crate::kafka::{
-    DeadLetterSource, Isolation, MemberSettings, OffsetReader, OffsetsError, Outgoing,
+    DeadLetterSource, Edge, Isolation, MemberSettings, Offsets, OffsetsError, Outgoing,
     ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
 };
 use crate::metrics::Metrics;
-use rdkafka::ClientConfig;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use thmanyah_state::Tables;
 
 /// Records in one transaction.
 const TRANSACTION_RECORDS: u64 = 5_000;
@@ -26,8 +26,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// What the materializer needs.
 #[derive(Clone)]
 pub struct MaterializerSettings {
-    /// Bootstrap servers and the user's own properties.
-    pub client: ClientConfig,
     /// Group membership.
     pub member: MemberSettings,
     /// Transactions.
@@ -67,14 +65,15 @@ struct Active {
 }
 
 /// One thread: a member of the materializer's group with one transactional producer.
-pub struct Materializer<'a> {
+pub struct Materializer<E: Edge> {
+    edge: E,
     settings: MaterializerSettings,
-    transactor: Transactor,
-    committed: OffsetReader,
-    ends: OffsetReader,
-    table: &'a ContentTable,
-    replica: &'a ReplicaPositions,
-    metrics: &'a Metrics,
+    transactor: Transactor<E>,
+    committed: E::Offsets,
+    ends: E::Offsets,
+    table: ContentTable<E::Store>,
+    replica: ReplicaPositions,
+    metrics: Metrics,
     /// Whether the group has ever assigned anything, be it nothing.
     joined: bool,
     active: BTreeMap<i32, Active>,
@@ -87,25 +86,31 @@ pub struct Materializer<'a> {
     /// What the open transaction holds; counted once it committed.
     counts: Counts,
     opened: Option<Instant>,
+    /// When the markers were followed last.
+    looked: Instant,
 }
 
-impl<'a> Materializer<'a> {
+impl<E: Edge> Materializer<E> {
     /// Fences predecessors and joins the group.
     pub fn start(
+        edge: E,
         settings: MaterializerSettings,
-        table: &'a ContentTable,
-        replica: &'a ReplicaPositions,
-        metrics: &'a Metrics,
+        table: ContentTable<E::Store>,
+        replica: ReplicaPositions,
+        metrics: Metrics,
     ) -> Result<Self, MaterializerError> {
         let group = &settings.member.group;
-        let committed = OffsetReader::new(&settings.client, group, Isolation::Committed)?;
-        let ends = OffsetReader::new(&settings.client, group, Isolation::Uncommitted)?;
+        let committed = edge.offsets(group, Isolation::Committed)?;
+        let ends = edge.offsets(group, Isolation::Uncommitted)?;
         let transactor = Transactor::start(
+            edge.clone(),
             settings.producer.clone(),
             settings.member.clone(),
             metrics.clone(),
         )?;
         Ok(Self {
+            looked: edge.instant(),
+            edge,
             settings,
             transactor,
             committed,
@@ -132,12 +137,10 @@ impl<'a> Materializer<'a> {
         beat: impl Fn(),
         ready: impl FnOnce(),
     ) -> Result<(), MaterializerError> {
-        let mut looked = Instant::now();
         let mut ready = Some(ready);
         while !stop.load(Ordering::Relaxed) {
             beat();
-            let outcome = self.step(&mut looked);
-            self.recover(outcome)?;
+            self.turn()?;
             if self.joined
                 && self.gated.is_empty()
                 && let Some(ready) = ready.take()
@@ -145,6 +148,17 @@ impl<'a> Materializer<'a> {
                 ready();
             }
         }
+        self.finish()
+    }
+
+    /// One round of the loop, and the way back after a failure.
+    pub fn turn(&mut self) -> Result<(), MaterializerError> {
+        let outcome = self.step();
+        self.recover(outcome)
+    }
+
+    /// Commits what is open.
+    pub fn finish(mut self) -> Result<(), MaterializerError> {
         let outcome = if self.opened.is_some() {
             self.commit()
         } else {
@@ -154,7 +168,7 @@ impl<'a> Materializer<'a> {
     }
 
     /// One round: a rebalance's consequences, the gate, records, a commit that is due.
-    fn step(&mut self, looked: &mut Instant) -> Result<(), MaterializerError> {
+    fn step(&mut self) -> Result<(), MaterializerError> {
         if let Some(changes) = self.transactor.changes() {
             self.joined = true;
             for partition in &changes.revoked {
@@ -170,10 +184,12 @@ impl<'a> Materializer<'a> {
             self.close_gate(partitions)?;
         }
         self.open_gate()?;
-        self.unreplicated.prune(self.replica);
+        self.unreplicated.prune(&self.replica);
         let mut wait = POLL;
-        let deadline = Instant::now() + self.settings.commit_interval;
-        while self.counts.records() < TRANSACTION_RECORDS && Instant::now() < deadline {
+        let began = self.edge.instant();
+        while self.counts.records() < TRANSACTION_RECORDS
+            && self.edge.since(began) < self.settings.commit_interval
+        {
             if !self.poll(wait)? {
                 break;
             }
@@ -181,13 +197,13 @@ impl<'a> Materializer<'a> {
         }
         let due = self
             .opened
-            .is_some_and(|at| at.elapsed() >= self.settings.commit_interval);
+            .is_some_and(|at| self.edge.since(at) >= self.settings.commit_interval);
         if due || self.counts.records() >= TRANSACTION_RECORDS {
             return self.commit();
         }
         // Markers move the position without a record, and the watermark waits for committed positions.
-        if self.opened.is_none() && looked.elapsed() >= self.settings.commit_interval {
-            *looked = Instant::now();
+        if self.opened.is_none() && self.edge.since(self.looked) >= self.settings.commit_interval {
+            self.looked = self.edge.instant();
             self.follow_markers();
             if self
                 .active
@@ -214,7 +230,7 @@ impl<'a> Materializer<'a> {
         let outgoing = match change {
             Ok(ContentChange::Upsert(patch)) => {
                 let id = patch.id;
-                let row = resolve(patch, &self.unreplicated, self.table, self.metrics)?;
+                let row = resolve(patch, &self.unreplicated, &self.table, &self.metrics)?;
                 self.buffer.clear();
                 encode_content(&row, &mut self.buffer);
                 self.unreplicated.wrote(id, Some(row));
@@ -259,7 +275,7 @@ impl<'a> Materializer<'a> {
                 }])
             }
         };
-        self.opened.get_or_insert_with(Instant::now);
+        self.opened.get_or_insert_with(|| self.edge.instant());
         outgoing?;
         Ok(true)
     }
@@ -401,7 +417,7 @@ impl<'a> Materializer<'a> {
 fn resolve(
     patch: ContentPatch,
     unreplicated: &Unreplicated,
-    table: &ContentTable,
+    table: &ContentTable<impl Tables>,
     metrics: &Metrics,
 ) -> Result<ContentRow, ContentTableError> {
     let prior = if patch.needs_prior() {

@@ -9,16 +9,15 @@ use crate::codec::decode_content_row;
 use crate::domain::{ContentId, ContentVersion, JoinContent, Offset, Partition};
 use crate::health::Health;
 use crate::kafka::{
-    ChangelogError, ChangelogReader, Isolation, OffsetReader, OffsetsError, Resume, TopicId, resume,
+    ChangelogError, Edge, Isolation, LogReader, Offsets, OffsetsError, Resume, TopicId, resume,
 };
 use crate::metrics::Metrics;
-use rdkafka::ClientConfig;
 use rdkafka::message::Message;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use thmanyah_state::{Direction, Position, Store, Table, WriteSet};
+use thmanyah_state::{Moment, Position, Rows, Table, Tables, WriteSet};
 
 /// Records folded into one write of the store.
 const BATCH_RECORDS: usize = 4096;
@@ -31,8 +30,6 @@ const FRESHNESS_INTERVAL_MS: i64 = 60_000;
 
 /// What the replica needs.
 pub struct ReplicaSettings {
-    /// Bootstrap servers and the user's own properties.
-    pub client: ClientConfig,
     /// `content.changelog`.
     pub topic: String,
     /// Its id.
@@ -58,19 +55,26 @@ pub enum ReplicaError {
     Store(#[from] thmanyah_state::Error),
 }
 
-/// The replica, before its thread runs.
-pub struct Replica {
+/// The replica, before it follows.
+pub struct Replica<E: Edge> {
+    edge: E,
     settings: ReplicaSettings,
-    store: Store,
-    table: ContentTable,
+    store: E::Store,
+    table: ContentTable<E::Store>,
     positions: ReplicaPositions,
     wakers: Vec<Waker>,
 }
 
-impl Replica {
+impl<E: Edge> Replica<E> {
     /// A replica that will fold into `store` and keep `table` coherent.
-    pub fn new(settings: ReplicaSettings, store: Store, table: ContentTable) -> Self {
+    pub fn new(
+        edge: E,
+        settings: ReplicaSettings,
+        store: E::Store,
+        table: ContentTable<E::Store>,
+    ) -> Self {
         Self {
+            edge,
             positions: ReplicaPositions::new(settings.partitions),
             settings,
             store,
@@ -91,65 +95,47 @@ impl Replica {
         self.positions.clone()
     }
 
-    /// Follows the changelog until `stop` is set. `now_ms` is the wall clock.
+    /// Follows the changelog until `stop` is set.
     pub fn run(
         self,
         stop: &AtomicBool,
-        now_ms: impl Fn() -> i64,
         metrics: &Metrics,
         health: &Health,
     ) -> Result<(), ReplicaError> {
-        let ends = OffsetReader::new(
-            &self.settings.client,
-            &format!("{}-reader", self.settings.topic),
-            Isolation::Committed,
-        )?;
-        let starts = self.prepare(&ends, now_ms())?;
-        for (partition, start) in &starts {
-            self.positions.publish(*partition, *start);
-        }
-        self.table.warm()?;
-        let reader =
-            ChangelogReader::open(&self.settings.client, &self.settings.topic, starts.clone())?;
-        let partitions: Vec<i32> = starts.keys().copied().collect();
-        let mut restore = Some(Restore::begin(
-            ends.ends(&self.settings.topic, &partitions)?,
-        ));
-        let mut batch = Batch::default();
-        let mut stored = starts;
-        let mut noted_ms = now_ms();
+        let mut following = self.follow()?;
         while !stop.load(Ordering::Relaxed) {
-            let mut wait = IDLE_WAIT;
-            while batch.changes.len() < BATCH_RECORDS && batch.bytes < BATCH_BYTES {
-                let Some(record) = reader.poll(wait)? else {
-                    break;
-                };
-                wait = Duration::ZERO;
-                batch.add(&record);
-            }
-            metrics.restored.content.inc_by(batch.changes.len() as u64);
-            self.fold(&mut batch, &reader, &mut stored)?;
-            if restore
-                .as_ref()
-                .is_some_and(|restore| restore.report(&self.positions, health))
-            {
-                restore = None;
-            }
-            let now = now_ms();
-            if now - noted_ms >= FRESHNESS_INTERVAL_MS {
-                noted_ms = now;
-                self.note_freshness(&ends, &stored, now)?;
-            }
+            following.turn(metrics, health)?;
         }
         Ok(())
     }
 
+    /// Begins where the stored rows end.
+    pub fn follow(self) -> Result<Following<E>, ReplicaError> {
+        let topic = &self.settings.topic;
+        let ends = self
+            .edge
+            .offsets(&format!("{topic}-reader"), Isolation::Committed)?;
+        let starts = self.prepare(&ends, self.edge.now_ms())?;
+        for (partition, start) in &starts {
+            self.positions.publish(*partition, *start);
+        }
+        self.table.warm()?;
+        let reader = self.edge.reader(topic, starts.clone())?;
+        let partitions: Vec<i32> = starts.keys().copied().collect();
+        let restore = Restore::begin(ends.ends(topic, &partitions)?, self.edge.instant());
+        Ok(Following {
+            restore: Some(restore),
+            ends,
+            reader,
+            batch: Batch::default(),
+            stored: starts,
+            noted_ms: self.edge.now_ms(),
+            replica: self,
+        })
+    }
+
     /// Where to begin each partition; drops the rows of those that have to be rebuilt.
-    fn prepare(
-        &self,
-        ends: &OffsetReader,
-        now_ms: i64,
-    ) -> Result<BTreeMap<i32, i64>, ReplicaError> {
+    fn prepare(&self, ends: &E::Offsets, now_ms: i64) -> Result<BTreeMap<i32, i64>, ReplicaError> {
         let settings = &self.settings;
         let bounds = ends.bounds(&settings.topic, 0..settings.partitions)?;
         let mut starts = BTreeMap::new();
@@ -172,7 +158,7 @@ impl Replica {
     fn drop_rows(&self, partition: Partition) -> Result<(), ReplicaError> {
         let mut writes = WriteSet::new();
         let snapshot = self.store.snapshot();
-        let mut rows = snapshot.scan(Table::Content, &[], &[0xff; 17], Direction::Forward)?;
+        let mut rows = snapshot.rows(Table::Content, &[], &[0xff; 17])?;
         while let Some((key, value)) = rows.next()? {
             let (version, _) = split(value).map_err(ContentTableError::from)?;
             if version.partition == partition {
@@ -193,7 +179,7 @@ impl Replica {
     fn fold(
         &self,
         batch: &mut Batch,
-        reader: &ChangelogReader,
+        reader: &E::Reader,
         stored: &mut BTreeMap<i32, i64>,
     ) -> Result<(), ReplicaError> {
         for (partition, position) in reader.positions() {
@@ -241,7 +227,7 @@ impl Replica {
     /// Notes for each partition that stands at the end that it does, so that an idle table does not age.
     fn note_freshness(
         &self,
-        ends: &OffsetReader,
+        ends: &E::Offsets,
         stored: &BTreeMap<i32, i64>,
         now_ms: i64,
     ) -> Result<(), ReplicaError> {
@@ -260,6 +246,47 @@ impl Replica {
     }
 }
 
+/// A replica that follows its changelog.
+pub struct Following<E: Edge> {
+    replica: Replica<E>,
+    ends: E::Offsets,
+    reader: E::Reader,
+    batch: Batch,
+    stored: BTreeMap<i32, i64>,
+    /// The first fold, while it lasts.
+    restore: Option<Restore>,
+    noted_ms: i64,
+}
+
+impl<E: Edge> Following<E> {
+    /// Folds what has come since the last turn; waits a little when nothing has.
+    pub fn turn(&mut self, metrics: &Metrics, health: &Health) -> Result<(), ReplicaError> {
+        let (replica, batch) = (&self.replica, &mut self.batch);
+        let mut wait = IDLE_WAIT;
+        while batch.changes.len() < BATCH_RECORDS && batch.bytes < BATCH_BYTES {
+            let Some(record) = self.reader.next(wait)? else {
+                break;
+            };
+            wait = Duration::ZERO;
+            batch.add(&record);
+        }
+        metrics.restored.content.inc_by(batch.changes.len() as u64);
+        replica.fold(batch, &self.reader, &mut self.stored)?;
+        if self.restore.as_ref().is_some_and(|restore| {
+            let passed = replica.edge.since(restore.began);
+            restore.report(&replica.positions, passed, health)
+        }) {
+            self.restore = None;
+        }
+        let now = replica.edge.now_ms();
+        if now - self.noted_ms >= FRESHNESS_INTERVAL_MS {
+            self.noted_ms = now;
+            replica.note_freshness(&self.ends, &self.stored, now)?;
+        }
+        Ok(())
+    }
+}
+
 /// The first fold, up to the end that the changelog had at the start.
 struct Restore {
     ends: BTreeMap<i32, i64>,
@@ -268,16 +295,16 @@ struct Restore {
 }
 
 impl Restore {
-    fn begin(ends: BTreeMap<i32, i64>) -> Self {
+    fn begin(ends: BTreeMap<i32, i64>, began: Instant) -> Self {
         Self {
             ends,
-            began: Instant::now(),
+            began,
             total: Cell::new(0),
         }
     }
 
     /// Tells how far it is; true once it is done.
-    fn report(&self, positions: &ReplicaPositions, health: &Health) -> bool {
+    fn report(&self, positions: &ReplicaPositions, passed: Duration, health: &Health) -> bool {
         let left = positions.left(&self.ends);
         if left == 0 {
             health.set_ready("content");
@@ -285,7 +312,7 @@ impl Restore {
         }
         let total = self.total.get().max(left);
         self.total.set(total);
-        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         health.set_restoring("content", left, (total - left) * 1000 / millis.max(1));
         false
     }

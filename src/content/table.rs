@@ -7,7 +7,7 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use thmanyah_state::{Direction, Store, Table};
+use thmanyah_state::{Moment, Rows, Store, Table, Tables};
 
 /// Locks that look-ups are spread over.
 const SHARDS: usize = 64;
@@ -32,16 +32,16 @@ pub enum ContentTableError {
 /// IMPORTANT: coherence. A miss reads the store while it holds the shard's lock, and the replica refreshes a cached row
 /// after it wrote the store, under the same lock. So whatever is cached is never older than what the replica has announced.
 #[derive(Clone)]
-pub struct ContentTable {
-    store: Store,
+pub struct ContentTable<S = Store> {
+    store: S,
     shards: Arc<[Mutex<HashMap<ContentId, JoinContent>>]>,
     hasher: RandomState,
     rows_per_shard: usize,
 }
 
-impl ContentTable {
+impl<S: Tables> ContentTable<S> {
     /// A table over the store that keeps up to `rows` decoded rows.
-    pub fn new(store: Store, rows: usize) -> Self {
+    pub fn new(store: S, rows: usize) -> Self {
         Self {
             store,
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
@@ -84,7 +84,7 @@ impl ContentTable {
             return Ok(());
         }
         let snapshot = self.store.snapshot();
-        let mut rows = snapshot.scan(Table::Content, &[], &[0xff; 17], Direction::Forward)?;
+        let mut rows = snapshot.rows(Table::Content, &[], &[0xff; 17])?;
         while let Some((key, value)) = rows.next()? {
             let Ok(id) = key.try_into().map(ContentId) else {
                 continue;

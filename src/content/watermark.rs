@@ -1,9 +1,8 @@
 //! The content watermark W: everything that was in `content.raw` at wall time W is applied to this instance's table.
 
 use super::positions::ReplicaPositions;
-use crate::kafka::{Isolation, OffsetReader, OffsetsError};
+use crate::kafka::{Edge, Isolation, Offsets, OffsetsError};
 use crate::metrics::Metrics;
-use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -18,8 +17,6 @@ const NONE: i64 = i64::MIN;
 
 /// What the watermark needs.
 pub struct WatermarkSettings {
-    /// Bootstrap servers and the user's own properties.
-    pub client: ClientConfig,
     /// The materializer's consumer group.
     pub group: String,
     /// `content.raw`.
@@ -48,88 +45,117 @@ impl ContentWatermark {
         Some(self.0.load(Ordering::Acquire)).filter(|ms| *ms != NONE)
     }
 
-    /// Advances W until `stop` is set. `now_ms` is the wall clock.
-    pub fn run(
+    /// Advances W until `stop` is set.
+    pub fn run<E: Edge>(
         &self,
-        settings: &WatermarkSettings,
-        replica: &ReplicaPositions,
+        edge: E,
+        settings: WatermarkSettings,
+        replica: ReplicaPositions,
         stop: &AtomicBool,
-        now_ms: impl Fn() -> i64,
         metrics: &Metrics,
     ) -> Result<(), OffsetsError> {
-        let committed = OffsetReader::new(&settings.client, &settings.group, Isolation::Committed)?;
-        let ends = OffsetReader::new(&settings.client, &settings.group, Isolation::Uncommitted)?;
-        let round = Round {
-            settings,
-            committed,
-            ends,
-            replica,
-            stop,
-        };
-        let mut last: Option<(i64, Instant)> = None;
+        let mut vouching = Vouching::new(edge, settings, replica, self.clone())?;
         while !stop.load(Ordering::Relaxed) {
-            let began = Instant::now();
-            match round.vouch(&now_ms) {
-                Ok(Some(t)) => {
-                    // A jump of the wall clock must not pass deadlines: W moves by the time that really passed at most, and
-                    // follows the clock back, as times of parking do.
-                    let w = match last {
-                        Some((w, at)) => {
-                            let passed = began.duration_since(at).as_millis() as i64;
-                            t.min(w.saturating_add(passed))
-                        }
-                        None => t,
-                    };
-                    last = Some((w, began));
-                    self.0.store(w, Ordering::Release);
-                    metrics.set_content_watermark(w);
-                }
-                Ok(None) => break,
-                // Brokers that do not answer now will answer later; until then W stands still, which is safe.
-                Err(error) => tracing::debug!(%error, "the content watermark stands still"),
+            if let Some(w) = vouching.turn() {
+                metrics.set_content_watermark(w);
             }
-            wait(INTERVAL.saturating_sub(began.elapsed()), stop);
+            vouching.edge.sleep(LOOK_AGAIN);
         }
         Ok(())
     }
 }
 
-/// One advance of the watermark.
-struct Round<'a> {
-    settings: &'a WatermarkSettings,
-    /// Asks for stable offsets and for LSOs.
-    committed: OffsetReader,
-    /// Asks for true ends.
-    ends: OffsetReader,
-    replica: &'a ReplicaPositions,
-    stop: &'a AtomicBool,
+/// How far a round of the watermark is. Both waits go up to ends that were asked for after the round's time.
+enum Stage {
+    /// The next round begins at this moment.
+    Idle(Instant),
+    /// The materializer's group has yet to commit up to the ends, `(log start, end)`.
+    Materializing(BTreeMap<i32, (i64, i64)>),
+    /// The replica has yet to reach the ends.
+    Replicating(BTreeMap<i32, i64>),
 }
 
-impl Round<'_> {
-    /// The time up to which everything is applied; `None` when stopped.
-    ///
+/// Advances the watermark, a look at a time.
+pub struct Vouching<E: Edge> {
+    edge: E,
+    settings: WatermarkSettings,
+    /// Asks for stable offsets and for LSOs.
+    committed: E::Offsets,
+    /// Asks for true ends.
+    ends: E::Offsets,
+    replica: ReplicaPositions,
+    watermark: ContentWatermark,
+    stage: Stage,
+    /// When the round began, by both clocks.
+    began: (i64, Instant),
+    /// The last W, and when its round began.
+    last: Option<(i64, Instant)>,
+}
+
+impl<E: Edge> Vouching<E> {
+    /// Will advance `watermark`.
+    pub fn new(
+        edge: E,
+        settings: WatermarkSettings,
+        replica: ReplicaPositions,
+        watermark: ContentWatermark,
+    ) -> Result<Self, OffsetsError> {
+        let committed = edge.offsets(&settings.group, Isolation::Committed)?;
+        let ends = edge.offsets(&settings.group, Isolation::Uncommitted)?;
+        let now = edge.instant();
+        Ok(Self {
+            began: (edge.now_ms(), now),
+            edge,
+            settings,
+            committed,
+            ends,
+            replica,
+            watermark,
+            stage: Stage::Idle(now),
+            last: None,
+        })
+    }
+
+    /// Goes on as far as can be without waiting; says the new W when a round was completed.
+    pub fn turn(&mut self) -> Option<i64> {
+        match self.look() {
+            Ok(w) => w,
+            Err(error) => {
+                // Brokers that do not answer now will answer later; until then W stands still, which is safe.
+                tracing::debug!(%error, "the content watermark stands still");
+                self.stage = Stage::Idle(self.began.1 + INTERVAL);
+                None
+            }
+        }
+    }
+
     /// IMPORTANT: the time is read before the ends. What is appended after the time but before the ends only makes the
     /// round wait for more than it vouches for.
-    fn vouch(&self, now_ms: &impl Fn() -> i64) -> Result<Option<i64>, OffsetsError> {
-        let settings = self.settings;
-        let t = now_ms();
-        let raw: Vec<i32> = (0..settings.raw_partitions).collect();
-        let bounds = self.committed.bounds(&settings.raw_topic, raw.clone())?;
-        while !self.materialized(&bounds)? {
-            if self.stop.load(Ordering::Relaxed) {
+    fn look(&mut self) -> Result<Option<i64>, OffsetsError> {
+        if let Stage::Idle(from) = self.stage {
+            if self.edge.instant() < from {
                 return Ok(None);
             }
-            wait(LOOK_AGAIN, self.stop);
+            self.began = (self.edge.now_ms(), self.edge.instant());
+            let raw = 0..self.settings.raw_partitions;
+            let bounds = self.committed.bounds(&self.settings.raw_topic, raw)?;
+            self.stage = Stage::Materializing(bounds);
         }
-        let changelog: Vec<i32> = (0..settings.changelog_partitions).collect();
-        let ends = self.ends.ends(&settings.changelog_topic, &changelog)?;
-        while !self.replica.reached(&ends) {
-            if self.stop.load(Ordering::Relaxed) {
+        if let Stage::Materializing(bounds) = &self.stage {
+            if !self.materialized(bounds)? {
                 return Ok(None);
             }
-            wait(LOOK_AGAIN, self.stop);
+            let changelog: Vec<i32> = (0..self.settings.changelog_partitions).collect();
+            let ends = self.ends.ends(&self.settings.changelog_topic, &changelog)?;
+            self.stage = Stage::Replicating(ends);
         }
-        Ok(Some(t))
+        if let Stage::Replicating(ends) = &self.stage
+            && self.replica.reached(ends)
+        {
+            self.stage = Stage::Idle(self.began.1 + INTERVAL);
+            return Ok(Some(self.vouch()));
+        }
+        Ok(None)
     }
 
     /// Whether the materializer's group has committed up to the ends. Nothing committed counts as the log's start.
@@ -142,16 +168,20 @@ impl Round<'_> {
             offset.unwrap_or(*start) >= *end
         }))
     }
-}
 
-/// Waits, but not past a stop.
-fn wait(time: Duration, stop: &AtomicBool) {
-    let until = Instant::now() + time;
-    while !stop.load(Ordering::Relaxed) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(LOOK_AGAIN));
+    /// The round's time is W now, but a jump of the wall clock must not pass deadlines: W moves by the time that really
+    /// passed at most, and follows the clock back, as times of parking do.
+    fn vouch(&mut self) -> i64 {
+        let (t, began) = self.began;
+        let w = match self.last {
+            Some((w, at)) => {
+                let passed = began.saturating_duration_since(at).as_millis() as i64;
+                t.min(w.saturating_add(passed))
+            }
+            None => t,
+        };
+        self.last = Some((w, began));
+        self.watermark.0.store(w, Ordering::Release);
+        w
     }
 }

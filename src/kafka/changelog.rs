@@ -1,5 +1,6 @@
 //! Reading a changelog: assigned partitions, committed records only, from a position to an end or without end.
 
+use super::edge::LogReader;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -65,9 +66,12 @@ impl ChangelogReader {
             starts,
         })
     }
+}
 
-    /// The next committed record, or nothing within `timeout`.
-    pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, ChangelogError> {
+impl LogReader for ChangelogReader {
+    type Record<'r> = BorrowedMessage<'r>;
+
+    fn next(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, ChangelogError> {
         match self.consumer.poll(timeout) {
             None => Ok(None),
             Some(Ok(record)) => Ok(Some(record)),
@@ -89,9 +93,7 @@ impl ChangelogReader {
         }
     }
 
-    /// The next offset of each partition. It moves over transaction markers, so it reaches the end of a log whose last
-    /// records are markers; where nothing was read yet it is the start.
-    pub fn positions(&self) -> BTreeMap<i32, i64> {
+    fn positions(&self) -> BTreeMap<i32, i64> {
         let mut positions = self.starts.clone();
         if let Ok(list) = self.consumer.position() {
             for element in list.elements() {

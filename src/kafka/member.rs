@@ -1,29 +1,15 @@
 //! A member of a consumer group: static membership, cooperative rebalancing, and callbacks that do the least that is
 //! correct.
 
+use super::edge::{Edge, GroupConsumer, PollFailure};
 use super::producer::TransactionalProducer;
 use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, Statistics, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a seek may take.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the request that wakes librdkafka's fetching thread is waited for.
-const WAKE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How to join a group.
 #[derive(Clone)]
 pub struct MemberSettings {
-    /// Bootstrap servers and the user's own properties.
-    pub client: ClientConfig,
     /// `group.id`.
     pub group: String,
     /// `group.instance.id`: the same as the producer's transactional id, so that a successor fences both.
@@ -70,149 +56,135 @@ pub struct Changes {
     pub aborted: bool,
 }
 
-/// The callbacks' side of a member.
-struct Callbacks {
-    producer: Arc<Mutex<TransactionalProducer>>,
+/// The callbacks' side of a member. They are called from inside a poll.
+pub struct Callbacks<E: Edge> {
+    producer: Arc<Mutex<TransactionalProducer<E>>>,
     changes: Mutex<Option<Changes>>,
-    group: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
+    group: Mutex<Option<Arc<E::Group>>>,
     failure: Mutex<Option<String>>,
 }
 
-impl ClientContext for Callbacks {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        super::log_line(level, facility, text);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "consumer notice");
-    }
-}
-
-impl ConsumerContext for Callbacks {
+impl<E: Edge> Callbacks<E> {
+    /// Partitions, perhaps none, are to be added.
+    ///
     /// IMPORTANT: the order. First the open transaction is aborted: its offsets belong to the old generation. Then the
     /// group's metadata is taken, once, for every transaction until the next callback: librdkafka can slip from an expired
     /// membership into a new one without a revoke, and metadata fetched later would vouch for partitions that another
     /// member owns. Then the partitions are added, paused: none is read before its restore barrier.
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        let mut producer = self.producer.lock();
-        let aborted = producer.is_open();
-        producer.abort();
-        drop(producer);
-        let numbers: Vec<i32> = partitions
-            .elements()
-            .iter()
-            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-            .collect();
+    pub fn assigned(&self, consumer: &E::Consumer, partitions: &[i32]) {
+        let aborted = self.abort();
         let mut pending = self.changes.lock();
         let changes = pending.get_or_insert_default();
         changes.aborted |= aborted;
-        let outcome = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            *self.group.lock() = consumer.group_metadata().map(Arc::new);
-            changes.assigned.extend(&numbers);
-            // The end is a place from which nothing is fetched before the pause below takes hold.
-            partitions
-                .set_all_offsets(Offset::End)
-                .and_then(|()| consumer.incremental_assign(partitions))
-                .and_then(|()| consumer.pause(partitions))
-        } else {
-            changes
-                .assigned
-                .retain(|partition| !numbers.contains(partition));
-            changes.revoked.extend(&numbers);
-            consumer.incremental_unassign(partitions)
-        };
+        *self.group.lock() = consumer.group().map(Arc::new);
+        changes.assigned.extend(partitions);
+        let outcome = consumer.add(partitions);
         drop(pending);
-        if let Err(error) = outcome {
-            self.failure.lock().get_or_insert(error.to_string());
+        self.note(outcome);
+    }
+
+    /// Partitions are to be taken away.
+    pub fn revoked(&self, consumer: &E::Consumer, partitions: &[i32]) {
+        let aborted = self.abort();
+        let mut pending = self.changes.lock();
+        let changes = pending.get_or_insert_default();
+        changes.aborted |= aborted;
+        changes
+            .assigned
+            .retain(|partition| !partitions.contains(partition));
+        changes.revoked.extend(partitions);
+        let outcome = consumer.remove(partitions);
+        drop(pending);
+        self.note(outcome);
+    }
+
+    /// Aborts the open transaction; says whether there was one.
+    fn abort(&self) -> bool {
+        let mut producer = self.producer.lock();
+        let aborted = producer.is_open();
+        producer.abort();
+        aborted
+    }
+
+    fn note(&self, outcome: Result<(), String>) {
+        if let Err(reason) = outcome {
+            self.failure.lock().get_or_insert(reason);
         }
     }
 }
 
 /// One member of a group that reads one topic.
-pub struct Member {
-    consumer: BaseConsumer<Callbacks>,
+pub struct Member<E: Edge> {
+    edge: E,
+    /// Taken by the drop alone.
+    consumer: Option<E::Consumer>,
+    callbacks: Arc<Callbacks<E>>,
     settings: MemberSettings,
 }
 
-impl Member {
+impl<E: Edge> Member<E> {
     /// Subscribes. The producer's open transaction is aborted by each rebalance.
     pub fn join(
+        edge: E,
         settings: MemberSettings,
-        producer: Arc<Mutex<TransactionalProducer>>,
+        producer: Arc<Mutex<TransactionalProducer<E>>>,
     ) -> Result<Self, MemberError> {
-        let fatal = |error: KafkaError| MemberError::Fatal {
-            topic: settings.topic.clone(),
-            reason: error.to_string(),
-        };
-        let mut config = settings.client.clone();
-        config
-            .set("group.id", &settings.group)
-            .set("group.instance.id", &settings.instance)
-            .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set(
-                "session.timeout.ms",
-                settings.session_timeout.as_millis().to_string(),
-            )
-            .set(
-                "heartbeat.interval.ms",
-                settings.heartbeat.as_millis().to_string(),
-            )
-            .set(
-                "max.poll.interval.ms",
-                settings.max_poll_interval.as_millis().to_string(),
-            )
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "false");
-        super::fetch_defaults(&mut config);
-        let callbacks = Callbacks {
+        let callbacks = Arc::new(Callbacks {
             producer,
             changes: Mutex::new(None),
             group: Mutex::new(None),
             failure: Mutex::new(None),
-        };
-        let consumer: BaseConsumer<Callbacks> =
-            config.create_with_context(callbacks).map_err(fatal)?;
-        consumer.subscribe(&[&settings.topic]).map_err(fatal)?;
-        Ok(Self { consumer, settings })
+        });
+        let consumer = edge
+            .join(&settings, Arc::clone(&callbacks))
+            .map_err(|reason| MemberError::Fatal {
+                topic: settings.topic.clone(),
+                reason,
+            })?;
+        Ok(Self {
+            edge,
+            consumer: Some(consumer),
+            callbacks,
+            settings,
+        })
+    }
+
+    fn consumer(&self) -> &E::Consumer {
+        match &self.consumer {
+            Some(consumer) => consumer,
+            None => unreachable!("the consumer is taken by the drop alone"),
+        }
     }
 
     /// The next record, or nothing within `timeout`. Rebalances happen inside; [`changes`](Self::changes) tells of them.
-    pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, MemberError> {
-        let polled = self.consumer.poll(timeout);
-        if let Some(reason) = self.consumer.context().failure.lock().take() {
+    pub fn poll(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<<E::Consumer as GroupConsumer>::Record<'_>>, MemberError> {
+        let polled = self.consumer().next(timeout);
+        if let Some(reason) = self.callbacks.failure.lock().take() {
             return Err(self.fatal(reason));
         }
-        match polled {
-            None => Ok(None),
-            Some(Ok(record)) => Ok(Some(record)),
-            Some(Err(error)) => self.judge(&error).map(|()| None),
-        }
+        polled.map_err(|failure| match failure {
+            PollFailure::Fenced => MemberError::Fenced(self.settings.instance.clone()),
+            PollFailure::OutOfRange => MemberError::OutOfRange(self.settings.topic.clone()),
+            PollFailure::Fatal(reason) => self.fatal(reason),
+        })
     }
 
     /// What rebalances changed since the last call.
     pub fn changes(&self) -> Option<Changes> {
-        self.consumer.context().changes.lock().take()
+        self.callbacks.changes.lock().take()
     }
 
     /// Whether a rebalance happened that [`changes`](Self::changes) has not told of yet.
     pub fn has_changes(&self) -> bool {
-        self.consumer.context().changes.lock().is_some()
+        self.callbacks.changes.lock().is_some()
     }
 
     /// The group's metadata as the last assignment left it.
-    pub fn group(&self) -> Option<Arc<ConsumerGroupMetadata>> {
-        self.consumer.context().group.lock().clone()
+    pub fn group(&self) -> Option<Arc<E::Group>> {
+        self.callbacks.group.lock().clone()
     }
 
     /// Reads on from these offsets, after a barrier.
@@ -220,66 +192,35 @@ impl Member {
         if positions.is_empty() {
             return Ok(());
         }
-        let topic = &self.settings.topic;
-        let mut resumed = TopicPartitionList::with_capacity(positions.len());
-        for (partition, offset) in positions {
-            self.consumer
-                .seek(topic, *partition, Offset::Offset(*offset), SEEK_TIMEOUT)
-                .and_then(|()| self.consumer.resume(&self.one(*partition)))
-                .and_then(|()| resumed.add_partition_offset(topic, *partition, Offset::End))
-                .map_err(|error| self.fatal(format!("partition {partition}: {error}")))?;
-        }
-        // Resuming wakes nobody: librdkafka's thread of the leader sleeps for up to a second before it looks for partitions
-        // to fetch. Any request to the leader wakes it; that the question is answered does not matter.
-        let _ = self.consumer.offsets_for_times(resumed, WAKE_TIMEOUT);
-        Ok(())
+        self.consumer()
+            .read_from(positions)
+            .map_err(|reason| self.fatal(reason))
     }
 
     /// Stops reading until the next [`resume_at`](Self::resume_at).
     pub fn pause(&self, partition: i32) -> Result<(), MemberError> {
-        self.consumer
-            .pause(&self.one(partition))
-            .map_err(|error| self.fatal(error.to_string()))
+        self.consumer()
+            .stop_reading(partition)
+            .map_err(|reason| self.fatal(reason))
     }
 
     /// The position of a partition: it moves over transaction markers too. `None` before the first record.
     pub fn position(&self, partition: i32) -> Option<i64> {
-        let positions = self.consumer.position().ok()?;
-        let element = positions.find_partition(&self.settings.topic, partition)?;
-        match element.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        }
+        self.consumer().position_of(partition)
     }
 
-    fn one(&self, partition: i32) -> TopicPartitionList {
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(&self.settings.topic, partition);
-        list
-    }
-
-    fn fatal(&self, reason: impl Into<String>) -> MemberError {
+    fn fatal(&self, reason: String) -> MemberError {
         MemberError::Fatal {
             topic: self.settings.topic.clone(),
-            reason: reason.into(),
+            reason,
         }
     }
+}
 
-    /// Tells a notice from an end. "All brokers down" and the like are notices: the consumer reconnects by itself.
-    fn judge(&self, error: &KafkaError) -> Result<(), MemberError> {
-        let code = error.rdkafka_error_code();
-        match (error, code) {
-            (_, Some(RDKafkaErrorCode::FencedInstanceId)) => {
-                Err(MemberError::Fenced(self.settings.instance.clone()))
-            }
-            (_, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => {
-                Err(MemberError::OutOfRange(self.settings.topic.clone()))
-            }
-            (KafkaError::MessageConsumptionFatal(_), _) => Err(self.fatal(error.to_string())),
-            _ => {
-                tracing::debug!(topic = %self.settings.topic, %error, "consumer notice");
-                Ok(())
-            }
+impl<E: Edge> Drop for Member<E> {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            self.edge.close(consumer);
         }
     }
 }

@@ -2,11 +2,15 @@
 
 mod changelog;
 mod cluster;
+mod consumer;
+mod edge;
 mod ffi;
 mod headers;
 mod member;
 mod offsets;
 mod producer;
+mod real;
+mod real_producer;
 mod reports;
 mod resume;
 mod topic_spec;
@@ -14,11 +18,13 @@ pub mod topics;
 mod transactor;
 
 pub use changelog::{ChangelogError, ChangelogReader};
+pub use edge::{CallError, Edge, GroupConsumer, LogReader, Offsets, PollFailure, RawProducer};
 pub use ffi::{DescribeError, TopicId};
 pub use headers::{DeadLetterSource, EnrichedSource, dead_letter_headers, enriched_headers};
-pub use member::{Changes, Member, MemberError, MemberSettings};
+pub use member::{Callbacks, Changes, Member, MemberError, MemberSettings};
 pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
 pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
+pub use real::Kafka;
 pub use reports::Track;
 pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};

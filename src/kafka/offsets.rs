@@ -1,5 +1,6 @@
 //! Where logs begin and end, and what a group has committed.
 
+use super::edge::Offsets;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -42,6 +43,17 @@ pub struct OffsetReader {
     consumer: BaseConsumer,
 }
 
+impl OffsetsError {
+    /// `what` of `subject` cannot be read.
+    pub fn new(what: &'static str, subject: &str, reason: impl std::fmt::Display) -> Self {
+        Self {
+            what,
+            subject: subject.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
 impl OffsetReader {
     /// `group` is the group whose commits are read. Only a read_committed reader makes librdkafka ask for stable offsets,
     /// and only a read_uncommitted one sees the true end of a log beside an open transaction.
@@ -63,64 +75,8 @@ impl OffsetReader {
             );
         let consumer = config
             .create()
-            .map_err(|error| failed("offsets", group, error))?;
+            .map_err(|error| OffsetsError::new("offsets", group, error))?;
         Ok(Self { consumer })
-    }
-
-    /// What the group committed for each partition, stable offsets only.
-    pub fn committed(
-        &self,
-        topic: &str,
-        partitions: impl IntoIterator<Item = i32>,
-    ) -> Result<BTreeMap<i32, Committed>, OffsetsError> {
-        let what = "committed offsets";
-        let list = listed(topic, partitions, Offset::Invalid)
-            .map_err(|error| failed(what, topic, error))?;
-        if list.count() == 0 {
-            return Ok(BTreeMap::new());
-        }
-        let list = self
-            .consumer
-            .committed_offsets(list, ASK_TIMEOUT)
-            .map_err(|error| failed(what, topic, error))?;
-        list.elements()
-            .iter()
-            .map(|element| {
-                element
-                    .error()
-                    .map_err(|error| failed(what, topic, error))?;
-                let offset = match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                };
-                let metadata = element.metadata().to_owned();
-                Ok((element.partition(), Committed { offset, metadata }))
-            })
-            .collect()
-    }
-
-    /// Log start and end of each partition; the end according to this reader's isolation.
-    pub fn bounds(
-        &self,
-        topic: &str,
-        partitions: impl IntoIterator<Item = i32>,
-    ) -> Result<BTreeMap<i32, (i64, i64)>, OffsetsError> {
-        let partitions: Vec<i32> = partitions.into_iter().collect();
-        let starts = self.at(topic, &partitions, Offset::Beginning)?;
-        let ends = self.at(topic, &partitions, Offset::End)?;
-        Ok(starts
-            .into_iter()
-            .filter_map(|(partition, start)| Some((partition, (start, *ends.get(&partition)?))))
-            .collect())
-    }
-
-    /// Log end of each partition, according to this reader's isolation.
-    pub fn ends(
-        &self,
-        topic: &str,
-        partitions: &[i32],
-    ) -> Result<BTreeMap<i32, i64>, OffsetsError> {
-        self.at(topic, partitions, Offset::End)
     }
 
     /// One ListOffsets request for each leader, whatever the number of partitions. The protocol's special timestamps for
@@ -133,7 +89,7 @@ impl OffsetReader {
     ) -> Result<BTreeMap<i32, i64>, OffsetsError> {
         let what = "log start and end";
         let list = listed(topic, partitions.iter().copied(), place)
-            .map_err(|error| failed(what, topic, error))?;
+            .map_err(|error| OffsetsError::new(what, topic, error))?;
         if list.count() == 0 {
             // librdkafka refuses an empty question.
             return Ok(BTreeMap::new());
@@ -141,16 +97,16 @@ impl OffsetReader {
         let list = self
             .consumer
             .offsets_for_times(list, ASK_TIMEOUT)
-            .map_err(|error| failed(what, topic, error))?;
+            .map_err(|error| OffsetsError::new(what, topic, error))?;
         list.elements()
             .iter()
             .map(|element| {
                 element
                     .error()
-                    .map_err(|error| failed(what, topic, error))?;
+                    .map_err(|error| OffsetsError::new(what, topic, error))?;
                 match element.offset() {
                     Offset::Offset(offset) => Ok((element.partition(), offset)),
-                    other => Err(failed(
+                    other => Err(OffsetsError::new(
                         what,
                         topic,
                         format!("the brokers answered {other:?}"),
@@ -168,6 +124,57 @@ impl OffsetReader {
     }
 }
 
+impl Offsets for OffsetReader {
+    fn committed(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Committed>, OffsetsError> {
+        let what = "committed offsets";
+        let list = listed(topic, partitions, Offset::Invalid)
+            .map_err(|error| OffsetsError::new(what, topic, error))?;
+        if list.count() == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let list = self
+            .consumer
+            .committed_offsets(list, ASK_TIMEOUT)
+            .map_err(|error| OffsetsError::new(what, topic, error))?;
+        list.elements()
+            .iter()
+            .map(|element| {
+                element
+                    .error()
+                    .map_err(|error| OffsetsError::new(what, topic, error))?;
+                let offset = match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                };
+                let metadata = element.metadata().to_owned();
+                Ok((element.partition(), Committed { offset, metadata }))
+            })
+            .collect()
+    }
+
+    fn bounds(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, (i64, i64)>, OffsetsError> {
+        let partitions: Vec<i32> = partitions.into_iter().collect();
+        let starts = self.at(topic, &partitions, Offset::Beginning)?;
+        let ends = self.at(topic, &partitions, Offset::End)?;
+        Ok(starts
+            .into_iter()
+            .filter_map(|(partition, start)| Some((partition, (start, *ends.get(&partition)?))))
+            .collect())
+    }
+
+    fn ends(&self, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, OffsetsError> {
+        self.at(topic, partitions, Offset::End)
+    }
+}
+
 fn listed(
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
@@ -178,12 +185,4 @@ fn listed(
         list.add_partition_offset(topic, partition, offset)?;
     }
     Ok(list)
-}
-
-fn failed(what: &'static str, subject: &str, reason: impl std::fmt::Display) -> OffsetsError {
-    OffsetsError {
-        what,
-        subject: subject.to_owned(),
-        reason: reason.to_string(),
-    }
 }

@@ -1,22 +1,16 @@
 //! The transactional producer: begin, send, commit or abort, and the rule that keeps a delayed EndTxn from ending the next
 //! transaction.
 
-use super::ffi;
-use super::reports::{Reports, Track};
-use rdkafka::TopicPartitionList;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use super::edge::{CallError, Edge, RawProducer};
+use super::reports::Track;
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
-use rdkafka::util::Timeout;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// `retry.backoff.ms`: a healthy commit stays well under it, and a hidden retry cannot come sooner than 0.8 of it.
-const RETRY_BACKOFF: Duration = Duration::from_millis(500);
+pub(super) const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 /// A commit or abort that took this long may hide a retried request whose first copy is still on its way.
 const SUSPICIOUS: Duration = Duration::from_millis(400);
 /// Events served at most before a decision.
@@ -29,8 +23,6 @@ const INIT_STEP: Duration = Duration::from_secs(5);
 /// How to make a transactional producer.
 #[derive(Clone)]
 pub struct ProducerSettings {
-    /// Bootstrap servers and the user's own properties.
-    pub client: ClientConfig,
     /// Also the member's `group.instance.id`.
     pub transactional_id: String,
     /// `transaction.timeout.ms`.
@@ -107,18 +99,20 @@ pub struct Outgoing<'a> {
 }
 
 /// A producer with at most one open transaction.
-pub struct TransactionalProducer {
+pub struct TransactionalProducer<E: Edge> {
+    edge: E,
     settings: ProducerSettings,
-    producer: Option<BaseProducer<Reports>>,
+    producer: Option<E::Producer>,
     open: bool,
     /// Why the producer is replaced before the next begin.
     suspect: Option<String>,
 }
 
-impl TransactionalProducer {
+impl<E: Edge> TransactionalProducer<E> {
     /// Connects, fences every earlier producer of the same id and ends its open transaction.
-    pub fn start(settings: ProducerSettings) -> Result<Self, ProducerError> {
+    pub fn start(edge: E, settings: ProducerSettings) -> Result<Self, ProducerError> {
         let mut this = Self {
+            edge,
             settings,
             producer: None,
             open: false,
@@ -153,14 +147,7 @@ impl TransactionalProducer {
             tracing::warn!(id = %self.settings.transactional_id, why, "replacing the producer before the next transaction");
             self.replace()?;
         }
-        let producer = self.producer()?;
-        let reports = producer.context();
-        reports.failed.store(false, Ordering::Release);
-        *reports.first_failure.lock() = None;
-        reports.delivered.lock().clear();
-        producer
-            .begin_transaction()
-            .map_err(|error| classify(&error))?;
+        self.producer()?.begin().map_err(classify)?;
         self.open = true;
         Ok(())
     }
@@ -168,23 +155,17 @@ impl TransactionalProducer {
     /// Queues a record in the open transaction; waits while the queue is full.
     pub fn send(&self, record: Outgoing<'_>) -> Result<(), ProducerError> {
         let producer = self.producer()?;
-        let mut next = BaseRecord::with_opaque_to(record.topic, Track::opaque(record.track));
-        next.partition = record.partition;
-        next.key = record.key;
-        next.payload = record.value;
-        next.headers = record.headers;
+        let topic = record.topic;
+        let mut next = record;
         loop {
-            let Err((error, refused)) = producer.send::<[u8], [u8]>(next) else {
+            let queued = producer
+                .queue(next)
+                .map_err(|reason| ProducerError::Abort(format!("topic `{topic}`: {reason}")))?;
+            let Some(refused) = queued else {
                 return Ok(());
             };
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                return Err(ProducerError::Abort(format!(
-                    "topic `{}`: {error}",
-                    record.topic
-                )));
-            }
-            ffi::flush(producer.client(), FLUSH_STEP);
-            producer.poll(Duration::ZERO);
+            producer.push(FLUSH_STEP);
+            producer.serve();
             Self::check_deliveries(producer)?;
             next = refused;
         }
@@ -193,34 +174,34 @@ impl TransactionalProducer {
     /// Serves delivery reports without waiting.
     pub fn poll(&self) {
         if let Some(producer) = &self.producer {
-            producer.poll(Duration::ZERO);
+            producer.serve();
         }
     }
 
-    /// Delivers everything, then commits it together with the offsets. On an error nothing may be applied; the error says
-    /// what to do.
+    /// Delivers everything, then commits it together with the positions of `topic`. On an error nothing may be applied; the
+    /// error says what to do.
     pub fn commit(
         &mut self,
-        offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        topic: &str,
+        positions: &[(i32, i64, String)],
+        group: &E::Group,
     ) -> Result<Receipt, ProducerError> {
         // Without a valid offset send_offsets succeeds silently and fences nobody.
         debug_assert!(
-            offsets.count() > 0,
+            !positions.is_empty(),
             "a transaction carries at least one offset"
         );
         self.flush()?;
         let producer = self.producer()?;
-        let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
-        let started = Instant::now();
-        retry(|| producer.send_offsets_to_transaction(offsets, group, Timeout::Never))
-            .map_err(|error| classify(&error))?;
-        let outcome = retry(|| producer.commit_transaction(Timeout::Never));
-        let took = started.elapsed();
+        let trouble_before = producer.trouble();
+        let started = self.edge.instant();
+        retry(|| producer.send_offsets(topic, positions, group)).map_err(classify)?;
+        let outcome = retry(|| producer.commit());
+        let took = self.edge.since(started);
         // The log and the statistics arrive only inside poll: drain them before deciding.
         drain(producer);
-        let trouble = producer.context().trouble.load(Ordering::Relaxed) > trouble_before;
-        let delivered = std::mem::take(&mut *producer.context().delivered.lock());
+        let trouble = producer.trouble() > trouble_before;
+        let delivered = producer.take_delivered();
         self.open = false;
         if let Err(error) = outcome {
             // Any error here may hide a commit that happened, whatever its abort flag says.
@@ -250,17 +231,17 @@ impl TransactionalProducer {
             return;
         };
         // Without the purge and the drain an abort hangs until its timeout.
-        producer.purge(PurgeConfig::default().queue().inflight());
-        while producer.in_flight_count() > 0 {
-            ffi::flush(producer.client(), FLUSH_STEP);
-            producer.poll(Duration::ZERO);
+        producer.purge();
+        while producer.in_flight() > 0 {
+            producer.push(FLUSH_STEP);
+            producer.serve();
         }
-        let trouble_before = producer.context().trouble.load(Ordering::Relaxed);
-        let started = Instant::now();
-        let outcome = retry(|| producer.abort_transaction(Timeout::Never));
+        let trouble_before = producer.trouble();
+        let started = self.edge.instant();
+        let outcome = retry(|| producer.abort());
         drain(producer);
-        let trouble = producer.context().trouble.load(Ordering::Relaxed) > trouble_before;
-        let took = started.elapsed();
+        let trouble = producer.trouble() > trouble_before;
+        let took = self.edge.since(started);
         if let Err(error) = outcome {
             self.suspect(format!("abort failed: {error}"));
         } else if took >= SUSPICIOUS || trouble {
@@ -272,28 +253,26 @@ impl TransactionalProducer {
     fn flush(&self) -> Result<(), ProducerError> {
         let producer = self.producer()?;
         loop {
-            producer.poll(Duration::ZERO);
+            producer.serve();
             Self::check_deliveries(producer)?;
-            if producer.in_flight_count() == 0 {
+            if producer.in_flight() == 0 {
                 return Ok(());
             }
-            ffi::flush(producer.client(), FLUSH_STEP);
+            producer.push(FLUSH_STEP);
         }
     }
 
-    fn check_deliveries(producer: &BaseProducer<Reports>) -> Result<(), ProducerError> {
-        let reports = producer.context();
-        if !reports.failed.load(Ordering::Acquire) {
+    fn check_deliveries(producer: &E::Producer) -> Result<(), ProducerError> {
+        let Some(why) = producer.failed_delivery() else {
             return Ok(());
-        }
-        let why = reports.first_failure.lock().clone().unwrap_or_default();
-        Err(match producer.client().fatal_error() {
-            Some((code, text)) => ProducerError::Replace(format!("{code}: {text} ({why})")),
+        };
+        Err(match producer.fatal() {
+            Some(fatal) => ProducerError::Replace(format!("{fatal} ({why})")),
             None => ProducerError::Abort(why),
         })
     }
 
-    fn producer(&self) -> Result<&BaseProducer<Reports>, ProducerError> {
+    fn producer(&self) -> Result<&E::Producer, ProducerError> {
         self.producer
             .as_ref()
             .ok_or_else(|| ProducerError::Replace("there is no producer".to_owned()))
@@ -304,15 +283,15 @@ impl TransactionalProducer {
         self.open = false;
         self.suspect = None;
         self.producer = None;
-        let producer: BaseProducer<Reports> = self
-            .client_config()
-            .create_with_context(Reports::default())
-            .map_err(|error| ProducerError::Replace(error.to_string()))?;
+        let producer = self
+            .edge
+            .producer(&self.settings)
+            .map_err(ProducerError::Replace)?;
         loop {
-            match producer.init_transactions(INIT_STEP) {
+            match producer.init(INIT_STEP) {
                 Ok(()) => break,
-                Err(KafkaError::Transaction(error)) if error.is_retriable() => {
-                    producer.poll(Duration::ZERO);
+                Err(error) if error.retriable => {
+                    producer.serve();
                     if self.settings.stop.load(Ordering::Relaxed) {
                         return Err(ProducerError::Stopped);
                     }
@@ -326,55 +305,24 @@ impl TransactionalProducer {
         self.producer = Some(producer);
         Ok(())
     }
-
-    fn client_config(&self) -> ClientConfig {
-        let mut config = self.settings.client.clone();
-        config
-            .set("transactional.id", &self.settings.transactional_id)
-            .set(
-                "transaction.timeout.ms",
-                self.settings.transaction_timeout.as_millis().to_string(),
-            )
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
-            .set("retry.backoff.max.ms", "1000")
-            .set(
-                "message.max.bytes",
-                self.settings.max_record_bytes.to_string(),
-            )
-            .set("partitioner", "murmur2_random")
-            .set("statistics.interval.ms", "1000")
-            .set_log_level(RDKafkaLogLevel::Info);
-        for (key, value) in [
-            ("linger.ms", "20"),
-            ("queue.buffering.max.messages", "500000"),
-            ("queue.buffering.max.kbytes", "262144"),
-        ] {
-            if config.get(key).is_none() {
-                config.set(key, value);
-            }
-        }
-        config
-    }
 }
 
 /// Serves every event that is queued; one poll serves one.
-fn drain(producer: &BaseProducer<Reports>) {
-    producer.poll(Duration::ZERO);
+fn drain(producer: &impl RawProducer) {
+    producer.serve();
     for _ in 0..DRAINED_EVENTS {
-        if producer.in_flight_count() == 0 {
+        if producer.in_flight() == 0 {
             break;
         }
-        producer.poll(Duration::ZERO);
+        producer.serve();
     }
 }
 
 /// Calls again while the error is retriable: the call itself resumes, nothing is skipped.
-fn retry(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+fn retry(mut call: impl FnMut() -> Result<(), CallError>) -> Result<(), CallError> {
     loop {
         match call() {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+            Err(error) if error.retriable => {
                 tracing::debug!(%error, "transaction call is retried");
             }
             outcome => return outcome,
@@ -383,11 +331,10 @@ fn retry(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaEr
 }
 
 /// What an error of begin or `send_offsets` asks for. An error of the commit never comes here.
-fn classify(error: &KafkaError) -> ProducerError {
-    match error {
-        KafkaError::Transaction(inner) if inner.txn_requires_abort() && !inner.is_fatal() => {
-            ProducerError::Abort(inner.to_string())
-        }
-        other => ProducerError::Replace(other.to_string()),
+fn classify(error: CallError) -> ProducerError {
+    if error.requires_abort && !error.fatal {
+        ProducerError::Abort(error.reason)
+    } else {
+        ProducerError::Replace(error.reason)
     }
 }

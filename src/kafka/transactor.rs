@@ -1,17 +1,12 @@
 //! A consumer-producer: a group member and the transactional producer that commits what the member read.
 
+use super::edge::{Edge, GroupConsumer};
 use super::member::{Changes, Member, MemberError, MemberSettings};
 use super::producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
 use crate::metrics::Metrics;
-use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long closing a consumer is waited for.
-const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a consumer-producer cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -25,24 +20,25 @@ pub enum TransactorError {
 }
 
 /// One thread's transactions. The lock is never held across a poll of the consumer, whose callbacks take it.
-pub struct Transactor {
-    /// Taken by the drop alone.
-    member: Option<Member>,
-    producer: Arc<Mutex<TransactionalProducer>>,
+pub struct Transactor<E: Edge> {
+    member: Member<E>,
+    producer: Arc<Mutex<TransactionalProducer<E>>>,
     topic: String,
     metrics: Metrics,
 }
 
-impl Transactor {
+impl<E: Edge> Transactor<E> {
     /// Fences predecessors, then joins the group.
     pub fn start(
+        edge: E,
         producer: ProducerSettings,
         member: MemberSettings,
         metrics: Metrics,
     ) -> Result<Self, TransactorError> {
         let topic = member.topic.clone();
-        let producer = Arc::new(Mutex::new(TransactionalProducer::start(producer)?));
-        let member = Some(Member::join(member, Arc::clone(&producer))?);
+        let producer = TransactionalProducer::start(edge.clone(), producer)?;
+        let producer = Arc::new(Mutex::new(producer));
+        let member = Member::join(edge, member, Arc::clone(&producer))?;
         Ok(Self {
             member,
             producer,
@@ -52,15 +48,15 @@ impl Transactor {
     }
 
     /// The group member.
-    pub fn member(&self) -> &Member {
-        match &self.member {
-            Some(member) => member,
-            None => unreachable!("the member is taken by the drop alone"),
-        }
+    pub fn member(&self) -> &Member<E> {
+        &self.member
     }
 
     /// The next record of the member; serves delivery reports on the way.
-    pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, MemberError> {
+    pub fn poll(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<<E::Consumer as GroupConsumer>::Record<'_>>, MemberError> {
         self.member().poll(timeout)
     }
 
@@ -92,15 +88,8 @@ impl Transactor {
         positions: impl IntoIterator<Item = (i32, i64, String)>,
     ) -> Result<Receipt, ProducerError> {
         self.uninterrupted()?;
-        let mut offsets = TopicPartitionList::new();
-        for (partition, position, metadata) in positions {
-            let mut element = offsets.add_partition(&self.topic, partition);
-            element
-                .set_offset(Offset::Offset(position))
-                .map_err(|error| ProducerError::Abort(error.to_string()))?;
-            element.set_metadata(metadata);
-        }
-        if offsets.count() == 0 {
+        let positions: Vec<_> = positions.into_iter().collect();
+        if positions.is_empty() {
             // Without an offset send_offsets would succeed silently and fence nobody.
             return Err(ProducerError::Abort("nothing to commit".to_owned()));
         }
@@ -112,7 +101,7 @@ impl Transactor {
         if !producer.is_open() {
             producer.begin()?;
         }
-        let receipt = producer.commit(&offsets, &group)?;
+        let receipt = producer.commit(&self.topic, &positions, &group)?;
         if producer.is_suspect() {
             self.metrics.producers_replaced.hidden_retry.inc();
         }
@@ -169,27 +158,5 @@ impl Transactor {
             }
         }
         producer.replace()
-    }
-}
-
-impl Drop for Transactor {
-    /// Closes the consumer, which lets a join that is under way end, but waits for that only so long: closing can hang for
-    /// ever while an assignment is under way, when its revoke is answered to a group that has terminated already. The
-    /// thread that hangs then ends with the process.
-    fn drop(&mut self) {
-        let Some(member) = self.member.take() else {
-            return;
-        };
-        let (closing, closed) = crossbeam_channel::bounded::<()>(0);
-        let close = move || {
-            drop(member);
-            drop(closing);
-        };
-        let name = "close".to_owned();
-        if std::thread::Builder::new().name(name).spawn(close).is_ok()
-            && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout)
-        {
-            tracing::warn!(topic = %self.topic, "the consumer did not close within {CLOSE_LIMIT:?}; it is left behind");
-        }
     }
 }

@@ -5,10 +5,10 @@ use super::error::WorkerError;
 use super::seen_rows;
 use super::worker::Worker;
 use crate::domain::{Offset, Partition};
-use crate::kafka::{Receipt, Track};
-use thmanyah_state::{Position, Table};
+use crate::kafka::{Edge, Receipt, Track};
+use thmanyah_state::{Position, Table, Tables};
 
-impl Worker {
+impl<E: Edge> Worker<E> {
     /// Writes what the receipt covers: rows and the position behind them, in one batch.
     pub(super) fn apply(&mut self, receipt: &Receipt) -> Result<(), WorkerError> {
         for (partition, id, value) in self.staged.parked_changes() {
@@ -34,7 +34,7 @@ impl Worker {
     /// The rows written with this cover the log up to here.
     pub(super) fn move_position(&mut self, track: Track, partition: i32, offset: i64) {
         let settings = &self.parts.settings;
-        let fresh_at_ms = (settings.now_ms)();
+        let fresh_at_ms = self.parts.edge.now_ms();
         let (table, topic_id) = match track {
             Track::Pending => (Table::Pending, settings.pending_id),
             Track::Seen => (Table::Seen, settings.seen_id),

@@ -6,15 +6,15 @@ use super::seen_rows;
 use super::worker::Worker;
 use crate::codec::{encode_checkpoint, encode_seen};
 use crate::domain::{Checkpoint, Container, Partition};
-use crate::kafka::{Outgoing, Track};
-use thmanyah_state::Table;
+use crate::kafka::{Edge, Outgoing, Track};
+use thmanyah_state::{Moment, Table, Tables};
 
 /// Containers in one transaction, each at most 8 KiB.
 const CONTAINERS: usize = 512;
 /// Rounds of the last checkpoint.
 const LAST_ROUNDS: usize = 32;
 
-impl Worker {
+impl<E: Edge> Worker<E> {
     /// Writes every owned partition's changed containers to the topic of checkpoints. Called between transactions: what is
     /// written is what was applied, never what an open transaction holds. One transaction for each partition, so that the
     /// worker keeps polling; says whether containers are left.

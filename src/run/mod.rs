@@ -6,6 +6,7 @@ mod checkpoint;
 mod error;
 mod lease;
 mod ownership;
+mod parts;
 mod records;
 mod restorer;
 mod seen_rows;
@@ -13,8 +14,14 @@ mod settings;
 mod view;
 mod worker;
 
-pub use barrier::BarrierError;
+pub use barrier::{BarrierError, BarrierSettings, Surroundings};
 pub use error::{RunError, WorkerError};
+pub use lease::Leases;
+pub use ownership::Ownership;
+pub use parts::{WorkerParts, WorkerSettings};
+pub use restorer::{Restorer, Restoring};
+pub use view::StoreView;
+pub use worker::Worker;
 
 use crate::config::{Config, memory_limit};
 use crate::content::{
@@ -24,13 +31,9 @@ use crate::content::{
 use crate::health::Health;
 use crate::http::Api;
 use crate::kafka::topics::Topics;
-use crate::kafka::{Isolation, OffsetReader, TopicId, Transactor, topic_ids};
+use crate::kafka::{Edge, Isolation, Kafka, TopicId, Transactor, topic_ids};
 use crate::metrics::Metrics;
 use crate::recent::{Recent, RecentSettings};
-use barrier::Surroundings;
-use lease::Leases;
-use ownership::Ownership;
-use restorer::Restorer;
 use secrecy::ExposeSecret;
 use settings::{enricher_group, materializer_group};
 use sha2::{Digest, Sha256};
@@ -38,25 +41,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use thmanyah_state::{Options, Store};
 use tokio_util::sync::CancellationToken;
-use view::StoreView;
-use worker::{Worker, WorkerParts, worker_name};
+use worker::worker_name;
 
 /// How long the brokers may take to describe the topics.
 const DESCRIBE: Duration = Duration::from_secs(30);
 
-/// The wall clock, in milliseconds since the epoch.
-#[allow(clippy::disallowed_methods)]
-fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
-}
-
 /// What the parts of the process share.
 struct Process {
+    edge: Kafka,
     config: Arc<Config>,
     topics: Topics,
     ids: BTreeMap<String, TopicId>,
@@ -90,11 +85,8 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
     };
     let store = Store::open(&config.state_dir, &options)?;
     let table = ContentTable::new(store.clone(), config.content.cache_rows);
-    let reader = OffsetReader::new(
-        &config.kafka.client(),
-        &enricher_group(&config),
-        Isolation::Committed,
-    )?;
+    let edge = Kafka::new(config.kafka.client());
+    let reader = edge.offsets(&enricher_group(&config), Isolation::Committed)?;
     let names = &config.topics;
     let owned = [
         &names.content_changelog,
@@ -110,6 +102,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         .unwrap_or_default();
     drop(reader);
     let process = Process {
+        edge,
         config: Arc::new(config),
         topics,
         ids,
@@ -133,12 +126,12 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
 impl Process {
     fn start_and_watch(mut self, listener: std::net::TcpListener) -> Result<(), RunError> {
         let settings = ReplicaSettings {
-            client: self.config.kafka.client(),
             topic: self.config.topics.content_changelog.to_string(),
             topic_id: self.id(&self.config.topics.content_changelog),
             partitions: self.topics.content_changelog_partitions,
         };
-        let mut replica = Replica::new(settings, self.store.clone(), self.table.clone());
+        let (store, table) = (self.store.clone(), self.table.clone());
+        let mut replica = Replica::new(self.edge.clone(), settings, store, table);
         let positions = replica.positions();
         let recent = self.recent()?;
         let mut outcome = Ok(());
@@ -174,7 +167,7 @@ impl Process {
 
     fn start_workers(
         &mut self,
-        replica: &mut Replica,
+        replica: &mut Replica<Kafka>,
         positions: &ReplicaPositions,
         recent: Option<&Recent>,
     ) -> Result<(), RunError> {
@@ -193,17 +186,17 @@ impl Process {
         let leases = Leases::default();
         for number in 0..self.config.enricher.workers {
             let name = worker_name(number);
-            let beat = self.health.worker(&name, now_ms());
+            let beat = self.health.worker(&name, self.edge.now_ms());
             // Not ready before it is in the group and knows its partitions.
             self.health.set_restoring(&name, 0, 0);
             let around = Surroundings {
+                edge: self.edge.clone(),
                 store: self.store.clone(),
                 leases: leases.clone(),
                 replica: positions.clone(),
                 watermark: self.watermark.clone(),
                 metrics: self.metrics.clone(),
                 stop: Arc::clone(&self.stop),
-                now_ms,
             };
             let restorer =
                 Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
@@ -213,6 +206,7 @@ impl Process {
             let producer = self.producer_settings(&instance);
             let member = self.member_settings(enricher_group(&self.config), instance, raw);
             let parts = WorkerParts {
+                edge: self.edge.clone(),
                 number,
                 settings: Arc::clone(&settings),
                 restorer,
@@ -229,7 +223,8 @@ impl Process {
                 owned: owned.clone(),
             };
             self.spawn(name, move |stop| {
-                let transactor = Transactor::start(producer, member, parts.metrics.clone())
+                let (edge, metrics) = (parts.edge.clone(), parts.metrics.clone());
+                let transactor = Transactor::start(edge, producer, member, metrics)
                     .map_err(WorkerError::from)?;
                 Ok(Worker::new(parts, transactor).run(stop)?)
             });
@@ -237,11 +232,11 @@ impl Process {
         Ok(())
     }
 
-    fn start_replica(&mut self, replica: Replica) {
+    fn start_replica(&mut self, replica: Replica<Kafka>) {
         let (metrics, health) = (self.metrics.clone(), Arc::clone(&self.health));
         health.set_restoring("content", 0, 0);
         self.spawn("content replica".to_owned(), move |stop| {
-            Ok(replica.run(stop, now_ms, &metrics, &health)?)
+            Ok(replica.run(stop, &metrics, &health)?)
         });
     }
 
@@ -250,7 +245,6 @@ impl Process {
         let instance = format!("{}-materializer-{}", config.app, config.instance);
         let group = materializer_group(&config);
         let settings = MaterializerSettings {
-            client: config.kafka.client(),
             producer: self.producer_settings(&instance),
             member: self.member_settings(group, instance, &config.topics.content_raw),
             changelog_topic: config.topics.content_changelog.to_string(),
@@ -260,22 +254,22 @@ impl Process {
             commit_interval: config.content.commit_interval,
         };
         let (table, positions) = (self.table.clone(), positions.clone());
-        let metrics = self.metrics.clone();
+        let (edge, metrics) = (self.edge.clone(), self.metrics.clone());
         let name = "materializer".to_owned();
-        let beat = self.health.worker(&name, now_ms());
+        let beat = self.health.worker(&name, self.edge.now_ms());
         let health = Arc::clone(&self.health);
         health.set_restoring(&name, 0, 0);
         self.spawn(name.clone(), move |stop| {
-            let materializer = Materializer::start(settings, &table, &positions, &metrics)?;
+            let clock = edge.clone();
+            let materializer = Materializer::start(edge, settings, table, positions, metrics)?;
             let ready = || health.set_ready(&name);
-            Ok(materializer.run(stop, || beat.beat(now_ms()), ready)?)
+            Ok(materializer.run(stop, || beat.beat(clock.now_ms()), ready)?)
         });
     }
 
     fn start_watermark(&mut self, positions: &ReplicaPositions) {
         let config = Arc::clone(&self.config);
         let settings = WatermarkSettings {
-            client: config.kafka.client(),
             group: materializer_group(&config),
             raw_topic: config.topics.content_raw.to_string(),
             raw_partitions: self.topics.content_raw_partitions,
@@ -283,9 +277,9 @@ impl Process {
             changelog_partitions: self.topics.content_changelog_partitions,
         };
         let (watermark, positions) = (self.watermark.clone(), positions.clone());
-        let metrics = self.metrics.clone();
+        let (edge, metrics) = (self.edge.clone(), self.metrics.clone());
         self.spawn("content watermark".to_owned(), move |stop| {
-            Ok(watermark.run(&settings, &positions, stop, now_ms, &metrics)?)
+            Ok(watermark.run(edge, settings, positions, stop, &metrics)?)
         });
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// The partitions past their barrier, by worker. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Ownership(Arc<Inner>);
+pub struct Ownership(Arc<Inner>);
 
 struct Inner {
     by_worker: Mutex<BTreeMap<usize, Vec<i32>>>,
@@ -15,7 +15,7 @@ struct Inner {
 
 impl Ownership {
     /// Calls `changed` with all owned partitions after each change.
-    pub(super) fn new(changed: impl Fn(BTreeSet<i32>) + Send + Sync + 'static) -> Self {
+    pub fn new(changed: impl Fn(BTreeSet<i32>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
             by_worker: Mutex::default(),
             changed: Box::new(changed),
@@ -23,7 +23,7 @@ impl Ownership {
     }
 
     /// A worker owns exactly these now.
-    pub(super) fn set(&self, worker: usize, partitions: Vec<i32>) {
+    pub fn set(&self, worker: usize, partitions: Vec<i32>) {
         let mut by_worker = self.0.by_worker.lock();
         by_worker.insert(worker, partitions);
         let all = by_worker.values().flatten().copied().collect();

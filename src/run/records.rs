@@ -1,15 +1,15 @@
 //! Records between Kafka and the step: a polled one as the step wants it, a staged output as the producer wants it.
 
-use super::worker::WorkerSettings;
+use super::parts::WorkerSettings;
 use crate::domain::Offset;
 use crate::enricher::{Headers, Output, RawRecord, Staged, Stream};
 use crate::kafka::{
     DeadLetterSource, EnrichedSource, Outgoing, Track, dead_letter_headers, enriched_headers,
 };
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::{Headers as _, Message};
 
 /// A record as the step wants it.
-pub(super) fn raw_record<'a>(record: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
+pub(super) fn raw_record(record: &impl Message) -> RawRecord<'_> {
     let backfill = record.headers().and_then(|headers| {
         headers
             .iter()

@@ -1,8 +1,9 @@
-//! The thread beside a worker that takes partitions through the barrier while the worker keeps polling.
+//! Beside each worker runs what takes partitions through the barrier, so that the worker can keep polling.
 
 use super::barrier::{Barrier, BarrierError, BarrierSettings, Passed, Surroundings};
 use super::lease::Lease;
 use crate::domain::Partition;
+use crate::kafka::Edge;
 use crate::metrics::Metrics;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ enum Ask {
 }
 
 /// The worker's end.
-pub(super) struct Restorer {
+pub struct Restorer {
     asks: Option<Sender<Ask>>,
     outcomes: Receiver<(u64, Result<Vec<Passed>, BarrierError>)>,
     latest: Arc<AtomicU64>,
@@ -34,30 +35,60 @@ pub(super) struct Restorer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The end that restores. It is served on a thread of its own.
+pub struct Restoring<E: Edge> {
+    barrier: Barrier<E>,
+    todo: Receiver<Ask>,
+    done: Sender<(u64, Result<Vec<Passed>, BarrierError>)>,
+    raw_topic: String,
+    metrics: Metrics,
+}
+
 impl Restorer {
     /// Starts the thread.
-    pub(super) fn start(
+    pub(super) fn start<E>(
         name: String,
         settings: Arc<BarrierSettings>,
-        around: Surroundings,
-    ) -> Result<Self, BarrierError> {
+        around: Surroundings<E>,
+    ) -> Result<Self, BarrierError>
+    where
+        E: Edge,
+        Restoring<E>: Send,
+    {
+        let (mut this, restoring) = Self::new(settings, around)?;
+        this.thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || while restoring.serve() {})
+            .ok();
+        Ok(this)
+    }
+
+    /// Both ends; the second has to be served.
+    pub fn new<E: Edge>(
+        settings: Arc<BarrierSettings>,
+        around: Surroundings<E>,
+    ) -> Result<(Self, Restoring<E>), BarrierError> {
         let (asks, todo) = crossbeam_channel::bounded(QUEUE);
         let (done, outcomes) = crossbeam_channel::bounded(QUEUE);
         let latest = Arc::new(AtomicU64::new(0));
         let raw_topic = settings.raw_topic.clone();
         let metrics = around.metrics.clone();
         let barrier = Barrier::new(settings, around, Arc::clone(&latest))?;
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || serve(&barrier, &todo, &done, &raw_topic, &metrics))
-            .ok();
-        Ok(Self {
+        let restorer = Self {
             asks: Some(asks),
             outcomes,
             latest,
             wanted: BTreeSet::new(),
-            thread,
-        })
+            thread: None,
+        };
+        let restoring = Restoring {
+            barrier,
+            todo,
+            done,
+            raw_topic,
+            metrics,
+        };
+        Ok((restorer, restoring))
     }
 
     /// Asks for partitions, beside those of a request that is still under way, which this one replaces.
@@ -123,29 +154,32 @@ impl Drop for Restorer {
     }
 }
 
-fn serve(
-    barrier: &Barrier,
-    todo: &Receiver<Ask>,
-    done: &Sender<(u64, Result<Vec<Passed>, BarrierError>)>,
-    raw_topic: &str,
-    metrics: &Metrics,
-) {
-    for ask in todo {
+impl<E: Edge> Restoring<E> {
+    /// Whether something was asked for.
+    pub fn is_asked(&self) -> bool {
+        !self.todo.is_empty()
+    }
+
+    /// Waits for the next request and serves it; false once the worker's end is gone.
+    pub fn serve(&self) -> bool {
+        let Ok(ask) = self.todo.recv() else {
+            return false;
+        };
         match ask {
             Ask::Pass {
                 request,
                 leases,
                 partitions,
             } => {
-                let outcome = barrier.pass(request, leases, &partitions);
-                if done.send((request, outcome)).is_err() {
-                    return;
-                }
+                let outcome = self.barrier.pass(request, leases, &partitions);
+                self.done.send((request, outcome)).is_ok()
             }
             Ask::Lag(positions) => {
-                for (partition, lag) in barrier.lags(&positions) {
-                    metrics.lag(raw_topic, Partition(partition)).set(lag);
+                for (partition, lag) in self.barrier.lags(&positions) {
+                    let lags = self.metrics.lag(&self.raw_topic, Partition(partition));
+                    lags.set(lag);
                 }
+                true
             }
         }
     }

@@ -4,7 +4,7 @@
 use crate::domain::{Container, EventId, Offset, Partition};
 use crate::kafka::TopicId;
 use roaring::RoaringBitmap;
-use thmanyah_state::{Direction, Snapshot, Table, WriteSet};
+use thmanyah_state::{Moment, Rows, Table, WriteSet};
 
 const CONTAINER: u8 = 0;
 const MARK: u8 = 1;
@@ -80,7 +80,7 @@ pub(super) fn set_enriched(
 
 /// Up to where that topic is covered; `None` when nothing is, or another topic of its name.
 pub(super) fn enriched(
-    snapshot: &Snapshot<'_>,
+    snapshot: &impl Moment,
     partition: Partition,
     topic: TopicId,
 ) -> Result<Option<Offset>, thmanyah_state::Error> {
@@ -94,12 +94,12 @@ pub(super) fn enriched(
 
 /// The marked containers, up to `limit` of them.
 pub(super) fn marked(
-    snapshot: &Snapshot<'_>,
+    snapshot: &impl Moment,
     partition: Partition,
     limit: usize,
 ) -> Result<Vec<Container>, thmanyah_state::Error> {
     let (from, to) = range(partition, MARK);
-    let mut rows = snapshot.scan(Table::Seen, &from, &to, Direction::Forward)?;
+    let mut rows = snapshot.rows(Table::Seen, &from, &to)?;
     let mut found = Vec::new();
     while found.len() < limit
         && let Some((key, _)) = rows.next()?
@@ -116,11 +116,11 @@ pub(super) fn unmark(partition: Partition, container: Container, writes: &mut Wr
 
 /// How many ids are in the partition's containers; `None` when one of them is unreadable.
 pub(super) fn count(
-    snapshot: &Snapshot<'_>,
+    snapshot: &impl Moment,
     partition: Partition,
 ) -> Result<Option<u64>, thmanyah_state::Error> {
     let (from, to) = range(partition, CONTAINER);
-    let mut rows = snapshot.scan(Table::Seen, &from, &to, Direction::Forward)?;
+    let mut rows = snapshot.rows(Table::Seen, &from, &to)?;
     let mut count = 0;
     while let Some((_, value)) = rows.next()? {
         let Ok(bitmap) = RoaringBitmap::deserialize_from(value) else {

@@ -1,8 +1,8 @@
 //! What each part of the process is told, from the configuration and the topics as they are.
 
+use super::Process;
 use super::barrier::BarrierSettings;
-use super::worker::WorkerSettings;
-use super::{Process, now_ms};
+use super::parts::WorkerSettings;
 use crate::codec::EventRules;
 use crate::config::Config;
 use crate::enricher::Rules;
@@ -33,14 +33,12 @@ impl Process {
                 deadline_ms: enricher.deadline.as_millis() as i64,
                 transaction_steps: enricher.commit_records,
             },
-            now_ms,
         }
     }
 
     pub(super) fn barrier_settings(&self) -> BarrierSettings {
         let topics = &self.config.topics;
         BarrierSettings {
-            client: self.config.kafka.client(),
             group: enricher_group(&self.config),
             raw_topic: topics.engagement_events_raw.to_string(),
             enriched_topic: topics.enriched.to_string(),
@@ -56,7 +54,6 @@ impl Process {
 
     pub(super) fn producer_settings(&self, transactional_id: &str) -> ProducerSettings {
         ProducerSettings {
-            client: self.config.kafka.client(),
             transactional_id: transactional_id.to_owned(),
             transaction_timeout: self.config.kafka.transaction_timeout,
             max_record_bytes: RECORD_BYTES.max(self.topics.largest_input + DEAD_LETTER_HEADERS),
@@ -72,7 +69,6 @@ impl Process {
     ) -> MemberSettings {
         let kafka = &self.config.kafka;
         MemberSettings {
-            client: kafka.client(),
             group,
             instance,
             topic: topic.to_owned(),

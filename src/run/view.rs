@@ -5,11 +5,11 @@ use super::seen_rows::container_key;
 use crate::content::{ContentTable, ContentTableError};
 use crate::domain::{Container, ContentId, EventId, JoinContent, Partition};
 use crate::enricher::View;
-use thmanyah_state::{Store, Table};
+use thmanyah_state::{Table, Tables};
 
 /// Why a look-up failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ViewError {
+pub enum ViewError {
     /// The store.
     #[error(transparent)]
     Store(#[from] thmanyah_state::Error),
@@ -19,14 +19,14 @@ pub(super) enum ViewError {
 }
 
 /// Look-ups in the content table and in the pending table.
-pub(super) struct StoreView {
+pub struct StoreView<S> {
     /// The content table.
-    pub(super) content: ContentTable,
+    pub content: ContentTable<S>,
     /// The store.
-    pub(super) store: Store,
+    pub store: S,
 }
 
-impl View for StoreView {
+impl<S: Tables> View for StoreView<S> {
     type Error = ViewError;
 
     fn content(&self, id: ContentId) -> Result<Option<JoinContent>, ViewError> {

@@ -3,22 +3,17 @@
 use super::barrier::{BarrierError, Passed};
 use super::error::WorkerError;
 use super::lease::Lease;
-use super::ownership::Ownership;
+use super::parts::WorkerParts;
 use super::records::{outgoing, raw_record};
-use super::restorer::Restorer;
-use super::view::StoreView;
-use crate::content::{ContentWatermark, Wakeups};
 use crate::domain::{Ledger, Offset, Partition};
-use crate::enricher::{Rules, Staged, Task};
-use crate::health::{Beat, Health};
-use crate::kafka::{ProducerError, TopicId, Transactor, TransactorError};
-use crate::metrics::Metrics;
+use crate::enricher::{Staged, Task};
+use crate::kafka::{Edge, ProducerError, Transactor, TransactorError};
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use thmanyah_state::{Store, WriteSet};
+use thmanyah_state::WriteSet;
 
 /// Outputs handed to the producer at a time.
 const SEND_OUTPUTS: usize = 256;
@@ -29,34 +24,6 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 /// How often lag and pending gauges are refreshed.
 const GAUGES: Duration = Duration::from_secs(1);
 
-/// What all workers share.
-pub(super) struct WorkerSettings {
-    /// The input topic.
-    pub(super) raw_topic: String,
-    /// The enriched topic.
-    pub(super) enriched_topic: String,
-    /// The changelog of parked events.
-    pub(super) pending_topic: String,
-    /// Its id.
-    pub(super) pending_id: TopicId,
-    /// The enriched topic's id.
-    pub(super) enriched_id: TopicId,
-    /// The checkpoints of published ids.
-    pub(super) seen_topic: String,
-    /// Its id.
-    pub(super) seen_id: TopicId,
-    /// How often published ids are checkpointed.
-    pub(super) checkpoint_interval: Duration,
-    /// The dead letters.
-    pub(super) dlq_topic: String,
-    /// How long a transaction stays open.
-    pub(super) commit_interval: Duration,
-    /// The step's rules.
-    pub(super) rules: Rules,
-    /// The wall clock.
-    pub(super) now_ms: fn() -> i64,
-}
-
 /// A partition past its barrier.
 pub(super) struct Owned {
     pub(super) task: Task,
@@ -65,36 +32,10 @@ pub(super) struct Owned {
     committed: (Offset, Ledger),
 }
 
-/// What a worker is made of.
-pub(super) struct WorkerParts {
-    /// Number of the worker in its instance.
-    pub(super) number: usize,
-    /// Settings shared with the others.
-    pub(super) settings: Arc<WorkerSettings>,
-    /// Takes partitions through the barrier.
-    pub(super) restorer: Restorer,
-    /// Look-ups.
-    pub(super) view: StoreView,
-    /// The store.
-    pub(super) store: Store,
-    /// Content rows that were written.
-    pub(super) wakeups: Wakeups,
-    /// What the content table vouches for.
-    pub(super) watermark: ContentWatermark,
-    /// Counters.
-    pub(super) metrics: Metrics,
-    /// Liveness of this worker.
-    pub(super) beat: Beat,
-    /// Readiness of its partitions.
-    pub(super) health: Arc<Health>,
-    /// Told whenever the owned partitions change.
-    pub(super) owned: Ownership,
-}
-
 /// One worker.
-pub(super) struct Worker {
-    pub(super) parts: WorkerParts,
-    pub(super) transactor: Transactor,
+pub struct Worker<E: Edge> {
+    pub(super) parts: WorkerParts<E>,
+    pub(super) transactor: Transactor<E>,
     pub(super) tasks: BTreeMap<i32, Owned>,
     pub(super) staged: Staged,
     opened: Option<Instant>,
@@ -106,8 +47,10 @@ pub(super) struct Worker {
     checkpointed: Instant,
 }
 
-impl Worker {
-    pub(super) fn new(parts: WorkerParts, transactor: Transactor) -> Self {
+impl<E: Edge> Worker<E> {
+    /// A worker in the group, with nothing owned yet.
+    pub fn new(parts: WorkerParts<E>, transactor: Transactor<E>) -> Self {
+        let now = parts.edge.instant();
         Self {
             parts,
             transactor,
@@ -117,22 +60,37 @@ impl Worker {
             more: false,
             writes: WriteSet::new(),
             scratch: Vec::new(),
-            gauged: Instant::now(),
-            checkpointed: Instant::now(),
+            gauged: now,
+            checkpointed: now,
         }
     }
 
     /// Runs until `stop` is set; then commits what is open and gives everything back.
-    pub(super) fn run(mut self, stop: &AtomicBool) -> Result<(), WorkerError> {
+    pub fn run(mut self, stop: &AtomicBool) -> Result<(), WorkerError> {
         while !stop.load(Ordering::Relaxed) {
-            self.parts.beat.beat((self.parts.settings.now_ms)());
-            let outcome = self.round();
-            self.recover(outcome)?;
+            self.parts.beat.beat(self.parts.edge.now_ms());
+            self.turn()?;
         }
+        self.finish()
+    }
+
+    /// One round of the loop, and the way back after a failure.
+    pub fn turn(&mut self) -> Result<(), WorkerError> {
+        let outcome = self.round();
+        self.recover(outcome)
+    }
+
+    /// Commits what is open and gives everything back.
+    pub fn finish(mut self) -> Result<(), WorkerError> {
         let outcome = self.commit().and_then(|()| self.last_checkpoint());
         let outcome = self.recover(outcome);
         self.parts.owned.set(self.parts.number, Vec::new());
         outcome
+    }
+
+    /// The time that passed since then.
+    fn since(&self, then: Instant) -> Duration {
+        self.parts.edge.since(then)
     }
 
     /// One round of the loop.
@@ -144,19 +102,19 @@ impl Worker {
         self.drive()?;
         let due = self
             .opened
-            .is_some_and(|at| at.elapsed() >= self.parts.settings.commit_interval);
+            .is_some_and(|at| self.since(at) >= self.parts.settings.commit_interval);
         let full = self.staged.steps() >= self.parts.settings.rules.transaction_steps;
         if due || full {
             self.commit()?;
         }
-        if self.checkpointed.elapsed() >= self.parts.settings.checkpoint_interval
+        if self.since(self.checkpointed) >= self.parts.settings.checkpoint_interval
             && self.staged.is_empty()
             && !self.checkpoint()?
         {
-            self.checkpointed = Instant::now();
+            self.checkpointed = self.parts.edge.instant();
         }
-        if self.gauged.elapsed() >= GAUGES {
-            self.gauged = Instant::now();
+        if self.since(self.gauged) >= GAUGES {
+            self.gauged = self.parts.edge.instant();
             self.gauge();
         }
         Ok(())
@@ -165,8 +123,8 @@ impl Worker {
     /// Reads records until the transaction is due or full, or none comes.
     fn read(&mut self) -> Result<(), WorkerError> {
         let settings = Arc::clone(&self.parts.settings);
-        let now_ms = (settings.now_ms)();
-        let began = Instant::now();
+        let now_ms = self.parts.edge.now_ms();
+        let began = self.parts.edge.instant();
         let mut wait = self.patience();
         while self.staged.steps() < settings.rules.transaction_steps {
             let Some(record) = self.transactor.poll(wait)? else {
@@ -181,11 +139,12 @@ impl Worker {
             owned
                 .task
                 .record(&raw, &settings.rules, now_ms, view, &mut self.staged)?;
+            drop(record);
             let crowded = self.staged.outputs().len() >= SEND_OUTPUTS
                 || self.staged.staged_bytes() >= SEND_BYTES;
             if crowded {
                 self.send()?;
-                if began.elapsed() >= settings.commit_interval {
+                if self.since(began) >= settings.commit_interval {
                     break;
                 }
             }
@@ -206,7 +165,7 @@ impl Worker {
                 .parts
                 .settings
                 .commit_interval
-                .saturating_sub(at.elapsed())
+                .saturating_sub(self.since(at))
                 .min(IDLE_POLL),
             None => IDLE_POLL,
         }
@@ -224,7 +183,7 @@ impl Worker {
                 .drive(watermark, rules, &self.parts.view, &mut self.staged)?;
         }
         if !self.staged.is_empty() {
-            self.opened.get_or_insert_with(Instant::now);
+            self.opened.get_or_insert_with(|| self.parts.edge.instant());
         }
         self.send()
     }

@@ -24,6 +24,7 @@ mod position;
 mod rocks;
 mod store;
 mod table;
+mod tables;
 mod write_set;
 
 pub use error::Error;
@@ -31,4 +32,5 @@ pub use options::Options;
 pub use position::Position;
 pub use store::{Direction, Row, Scan, Snapshot, Store};
 pub use table::Table;
-pub use write_set::WriteSet;
+pub use tables::{Moment, Rows, Tables};
+pub use write_set::{Write, WriteSet};

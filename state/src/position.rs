@@ -16,7 +16,7 @@ pub struct Position {
 
 impl Position {
     /// Offset, topic id, freshness; integers big-endian.
-    pub(crate) fn encode(&self) -> [u8; ENCODED] {
+    pub fn encode(&self) -> [u8; ENCODED] {
         let mut bytes = [0; ENCODED];
         let (offset, rest) = bytes.split_at_mut(8);
         let (topic_id, fresh_at_ms) = rest.split_at_mut(16);
@@ -27,7 +27,7 @@ impl Position {
     }
 
     /// `None` when the bytes are no position.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (offset, rest) = bytes.split_first_chunk::<8>()?;
         let (topic_id, rest) = rest.split_first_chunk::<16>()?;
         let fresh_at_ms = <[u8; 8]>::try_from(rest).ok()?;

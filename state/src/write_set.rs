@@ -22,12 +22,15 @@ pub struct WriteSet {
 }
 
 /// A write as it goes into the database: key with its tag, and a value, or `None` to delete.
-pub(crate) struct Write<'a> {
-    pub(crate) table: Table,
-    pub(crate) key: &'a [u8],
-    pub(crate) value: Option<&'a [u8]>,
+pub struct Write<'a> {
+    /// Where.
+    pub table: Table,
+    /// The key, with its tag.
+    pub key: &'a [u8],
+    /// The value; `None` deletes.
+    pub value: Option<&'a [u8]>,
     /// Whether the value is united with the row's instead of replacing it.
-    pub(crate) merge: bool,
+    pub merge: bool,
 }
 
 impl WriteSet {
@@ -111,7 +114,7 @@ impl WriteSet {
     }
 
     /// The writes in the order they were made.
-    pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> {
+    pub fn writes(&self) -> impl Iterator<Item = Write<'_>> {
         let mut rest = self.bytes.as_slice();
         let mut take = move |len: u32| {
             let (taken, left) = rest.split_at_checked(len as usize).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! Folding a log into the store up to its true end.
 
 use super::{Barrier, BarrierError, LOOK_AGAIN};
-use crate::kafka::ChangelogReader;
-use rdkafka::message::BorrowedMessage;
+use crate::kafka::{Edge, LogReader, Offsets};
+use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use thmanyah_state::WriteSet;
+use thmanyah_state::{Tables, WriteSet};
 
 /// Writes folded into one batch of the store.
 const BATCH_WRITES: usize = 4096;
@@ -13,13 +13,13 @@ const BATCH_WRITES: usize = 4096;
 /// How a log's records become rows.
 pub(super) trait Fold {
     /// Adds what one record changes.
-    fn record(&mut self, record: &BorrowedMessage<'_>, writes: &mut WriteSet);
+    fn record(&mut self, record: &impl Message, writes: &mut WriteSet);
 
     /// Sets the position of a partition, in the same batch as the rows before it.
     fn position(&mut self, partition: i32, offset: i64, writes: &mut WriteSet);
 }
 
-impl Barrier {
+impl<E: Edge> Barrier<E> {
     /// Log start and true end of each partition.
     ///
     /// IMPORTANT: asked for with a read_uncommitted reader. Beside an open transaction a read_committed one is told the LSO,
@@ -58,14 +58,14 @@ impl Barrier {
         let reader = if behind.is_empty() {
             None
         } else {
-            Some(ChangelogReader::open(&self.settings.client, topic, behind)?)
+            Some(self.edge.reader(topic, behind)?)
         };
         loop {
             if let Some(reader) = &reader {
                 self.go_on(request)?;
                 let mut wait = LOOK_AGAIN;
                 while writes.len() < BATCH_WRITES
-                    && let Some(record) = reader.poll(wait)?
+                    && let Some(record) = reader.next(wait)?
                 {
                     wait = Duration::ZERO;
                     fold.record(&record, &mut writes);

@@ -17,15 +17,13 @@ pub(super) use seen::CHECKPOINT_KEY;
 use super::lease::{Lease, Leases};
 use crate::content::{ContentWatermark, ReplicaPositions};
 use crate::enricher::Task;
-use crate::kafka::{Isolation, OffsetReader, TopicId};
+use crate::kafka::{Edge, Isolation, Offsets, TopicId};
 use crate::metrics::Metrics;
-use rdkafka::ClientConfig;
 use start::Start;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use thmanyah_state::Store;
+use std::time::Duration;
 
 /// How long a partition's first boot waits for the content that is already there, so that a backlog does not park
 /// everything.
@@ -34,29 +32,27 @@ const FIRST_BOOT_WAIT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What every barrier of the process needs.
-pub(super) struct BarrierSettings {
-    /// Bootstrap servers and the user's own properties.
-    pub(super) client: ClientConfig,
+pub struct BarrierSettings {
     /// The enricher's group.
-    pub(super) group: String,
+    pub group: String,
     /// The input topic.
-    pub(super) raw_topic: String,
+    pub raw_topic: String,
     /// The enriched topic.
-    pub(super) enriched_topic: String,
+    pub enriched_topic: String,
     /// The changelog of parked events.
-    pub(super) pending_topic: String,
+    pub pending_topic: String,
     /// Its id.
-    pub(super) pending_id: TopicId,
+    pub pending_id: TopicId,
     /// The enriched topic's id.
-    pub(super) enriched_id: TopicId,
+    pub enriched_id: TopicId,
     /// The checkpoints of published ids.
-    pub(super) seen_topic: String,
+    pub seen_topic: String,
     /// Its id.
-    pub(super) seen_id: TopicId,
+    pub seen_id: TopicId,
     /// The content changelog.
-    pub(super) changelog_topic: String,
+    pub changelog_topic: String,
     /// Its number of partitions.
-    pub(super) changelog_partitions: i32,
+    pub changelog_partitions: i32,
 }
 
 /// A partition that passed.
@@ -68,11 +64,12 @@ pub(super) struct Passed {
 }
 
 /// Takes partitions through the barrier. Runs on a thread beside the worker, which keeps polling.
-pub(super) struct Barrier {
+pub(super) struct Barrier<E: Edge> {
+    edge: E,
     settings: Arc<BarrierSettings>,
-    committed: OffsetReader,
-    ends: OffsetReader,
-    store: Store,
+    committed: E::Offsets,
+    ends: E::Offsets,
+    store: E::Store,
     leases: Leases,
     replica: ReplicaPositions,
     watermark: ContentWatermark,
@@ -80,37 +77,39 @@ pub(super) struct Barrier {
     stop: Arc<AtomicBool>,
     /// The number of the latest request; an older one is called off.
     latest: Arc<AtomicU64>,
-    now_ms: fn() -> i64,
 }
 
 /// What a barrier works with.
-pub(super) struct Surroundings {
+pub struct Surroundings<E: Edge> {
+    /// Brokers and clocks.
+    pub edge: E,
     /// The store.
-    pub(super) store: Store,
+    pub store: E::Store,
     /// The process's leases.
-    pub(super) leases: Leases,
+    pub leases: Leases,
     /// Where the content table stands.
-    pub(super) replica: ReplicaPositions,
+    pub replica: ReplicaPositions,
     /// What it vouches for.
-    pub(super) watermark: ContentWatermark,
+    pub watermark: ContentWatermark,
     /// Counters.
-    pub(super) metrics: Metrics,
+    pub metrics: Metrics,
     /// Set when the process stops.
-    pub(super) stop: Arc<AtomicBool>,
-    /// The wall clock.
-    pub(super) now_ms: fn() -> i64,
+    pub stop: Arc<AtomicBool>,
 }
 
-impl Barrier {
+impl<E: Edge> Barrier<E> {
     /// A barrier whose requests are numbered by `latest`.
     pub(super) fn new(
         settings: Arc<BarrierSettings>,
-        around: Surroundings,
+        around: Surroundings<E>,
         latest: Arc<AtomicU64>,
     ) -> Result<Self, BarrierError> {
-        let committed = OffsetReader::new(&settings.client, &settings.group, Isolation::Committed)?;
-        let ends = OffsetReader::new(&settings.client, &settings.group, Isolation::Uncommitted)?;
+        let committed = around.edge.offsets(&settings.group, Isolation::Committed)?;
+        let ends = around
+            .edge
+            .offsets(&settings.group, Isolation::Uncommitted)?;
         Ok(Self {
+            edge: around.edge,
             settings,
             committed,
             ends,
@@ -121,7 +120,6 @@ impl Barrier {
             metrics: around.metrics,
             stop: around.stop,
             latest,
-            now_ms: around.now_ms,
         })
     }
 
@@ -136,12 +134,15 @@ impl Barrier {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let assigned_ms = (self.now_ms)();
+        let assigned_ms = self.edge.now_ms();
         for partition in partitions {
             while !leases.contains_key(partition) {
                 self.go_on(request)?;
-                if let Some(lease) = self.leases.acquire(*partition, LOOK_AGAIN) {
-                    leases.insert(*partition, lease);
+                match self.leases.acquire(*partition) {
+                    Some(lease) => {
+                        leases.insert(*partition, lease);
+                    }
+                    None => self.edge.sleep(LOOK_AGAIN),
                 }
             }
         }
@@ -241,22 +242,22 @@ impl Barrier {
         let ends = self.asked(request, || Ok(self.ends.ends(topic, &partitions)?))?;
         while !self.replica.reached(&ends) {
             self.go_on(request)?;
-            std::thread::sleep(LOOK_AGAIN);
+            self.edge.sleep(LOOK_AGAIN);
         }
         Ok(())
     }
 
     fn await_watermark(&self, request: u64, assigned_ms: i64) -> Result<(), BarrierError> {
-        let began = Instant::now();
+        let began = self.edge.instant();
         while self.watermark.get().is_none_or(|w| w < assigned_ms) {
             self.go_on(request)?;
-            if began.elapsed() > FIRST_BOOT_WAIT {
+            if self.edge.since(began) > FIRST_BOOT_WAIT {
                 tracing::warn!(
                     "the content that is already there was not applied within {FIRST_BOOT_WAIT:?}: events will wait for it"
                 );
                 break;
             }
-            std::thread::sleep(LOOK_AGAIN);
+            self.edge.sleep(LOOK_AGAIN);
         }
         Ok(())
     }
@@ -272,7 +273,7 @@ impl Barrier {
                 Err(BarrierError::Offsets(error)) => {
                     tracing::warn!(%error, "the restore barrier asks again");
                     self.go_on(request)?;
-                    std::thread::sleep(LOOK_AGAIN);
+                    self.edge.sleep(LOOK_AGAIN);
                 }
                 answer => return answer,
             }

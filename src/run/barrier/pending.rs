@@ -6,12 +6,12 @@ use super::{Barrier, BarrierError};
 use crate::codec::decode_parked;
 use crate::domain::{EventId, Offset, Partition};
 use crate::enricher::Task;
-use crate::kafka::{Resume, resume};
-use rdkafka::message::{BorrowedMessage, Message};
+use crate::kafka::{Edge, Resume, resume};
+use rdkafka::message::Message;
 use std::collections::BTreeMap;
-use thmanyah_state::{Direction, Position, Table, WriteSet};
+use thmanyah_state::{Moment, Position, Rows, Table, Tables, WriteSet};
 
-impl Barrier {
+impl<E: Edge> Barrier<E> {
     /// Brings the pending table up to the changelog's end.
     pub(super) fn fold_pending(
         &self,
@@ -23,7 +23,7 @@ impl Barrier {
         let mut starts = BTreeMap::new();
         for (partition, bounds) in &bounds {
             let stored = self.store.position(Table::Pending, *partition)?;
-            let now_ms = (self.now_ms)();
+            let now_ms = self.edge.now_ms();
             let from = match resume(stored, self.settings.pending_id, *bounds, true, now_ms) {
                 Resume::From(offset) => offset,
                 Resume::Rebuild(why) => {
@@ -54,7 +54,7 @@ impl Barrier {
                 let mut task = Task::new(partition, Offset(start.position), start.ledger);
                 let from = parked_key(partition, EventId(i64::MIN));
                 let to = Partition(partition.0 + 1).0.to_be_bytes();
-                let mut rows = snapshot.scan(Table::Pending, &from, &to, Direction::Forward)?;
+                let mut rows = snapshot.rows(Table::Pending, &from, &to)?;
                 while let Some((_, value)) = rows.next()? {
                     let parked =
                         decode_parked(value).map_err(|error| BarrierError::ParkedUnreadable {
@@ -70,10 +70,10 @@ impl Barrier {
 }
 
 /// The changelog of parked events.
-struct PendingFold<'b>(&'b Barrier);
+struct PendingFold<'b, E: Edge>(&'b Barrier<E>);
 
-impl Fold for PendingFold<'_> {
-    fn record(&mut self, record: &BorrowedMessage<'_>, writes: &mut WriteSet) {
+impl<E: Edge> Fold for PendingFold<'_, E> {
+    fn record(&mut self, record: &impl Message, writes: &mut WriteSet) {
         self.0.metrics.restored.pending.inc();
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let Some(id) = key.and_then(|key| key.parse().ok()).map(EventId) else {
@@ -95,7 +95,7 @@ impl Fold for PendingFold<'_> {
         let position = Position {
             offset,
             topic_id: self.0.settings.pending_id,
-            fresh_at_ms: (self.0.now_ms)(),
+            fresh_at_ms: self.0.edge.now_ms(),
         };
         writes.set_position(Table::Pending, partition, position);
     }

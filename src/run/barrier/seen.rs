@@ -4,16 +4,16 @@ use super::fold::Fold;
 use super::{Barrier, BarrierError};
 use crate::codec::{ValueError, decode_checkpoint, decode_seen};
 use crate::domain::{Checkpoint, Container, EventId, Offset, Partition};
-use crate::kafka::{Resume, TopicId, resume};
+use crate::kafka::{Edge, Resume, TopicId, resume};
 use crate::run::seen_rows;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 use std::collections::BTreeMap;
-use thmanyah_state::{Position, Table, WriteSet};
+use thmanyah_state::{Position, Table, Tables, WriteSet};
 
 /// Key of the record that says what the containers of a partition cover.
 pub(in crate::run) const CHECKPOINT_KEY: &str = "position";
 
-impl Barrier {
+impl<E: Edge> Barrier<E> {
     /// Brings the published ids up to the enriched topic's end.
     pub(super) fn fold_seen(&self, request: u64, partitions: &[i32]) -> Result<(), BarrierError> {
         let settings = &self.settings;
@@ -22,7 +22,7 @@ impl Barrier {
         let mut starts = BTreeMap::new();
         for (partition, bounds) in &bounds {
             let stored = self.store.position(Table::Seen, *partition)?;
-            let now_ms = (self.now_ms)();
+            let now_ms = self.edge.now_ms();
             // There are no tombstones in this log, so a fold of it does not age.
             let from = match resume(stored, settings.seen_id, *bounds, false, now_ms) {
                 Resume::From(offset) => offset,
@@ -81,12 +81,12 @@ impl Barrier {
 }
 
 /// The checkpoints' log: containers into the store, and the last position of each partition.
-struct Checkpoints<'b> {
-    barrier: &'b Barrier,
+struct Checkpoints<'b, E: Edge> {
+    barrier: &'b Barrier<E>,
     found: BTreeMap<i32, Checkpoint>,
 }
 
-impl Checkpoints<'_> {
+impl<E: Edge> Checkpoints<'_, E> {
     fn take(
         &mut self,
         partition: i32,
@@ -105,8 +105,8 @@ impl Checkpoints<'_> {
     }
 }
 
-impl Fold for Checkpoints<'_> {
-    fn record(&mut self, record: &BorrowedMessage<'_>, writes: &mut WriteSet) {
+impl<E: Edge> Fold for Checkpoints<'_, E> {
+    fn record(&mut self, record: &impl Message, writes: &mut WriteSet) {
         self.barrier.metrics.restored.seen.inc();
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let (Some(key), Some(value)) = (key, record.payload()) else {
@@ -122,21 +122,21 @@ impl Fold for Checkpoints<'_> {
         let position = Position {
             offset,
             topic_id: self.barrier.settings.seen_id,
-            fresh_at_ms: (self.barrier.now_ms)(),
+            fresh_at_ms: self.barrier.edge.now_ms(),
         };
         writes.set_position(Table::Seen, partition, position);
     }
 }
 
 /// The enriched topic behind the last checkpoint: its keys are the ids.
-struct EnrichedTail<'b> {
-    barrier: &'b Barrier,
+struct EnrichedTail<'b, E: Edge> {
+    barrier: &'b Barrier<E>,
     topic: TopicId,
     scratch: Vec<u8>,
 }
 
-impl Fold for EnrichedTail<'_> {
-    fn record(&mut self, record: &BorrowedMessage<'_>, writes: &mut WriteSet) {
+impl<E: Edge> Fold for EnrichedTail<'_, E> {
+    fn record(&mut self, record: &impl Message, writes: &mut WriteSet) {
         self.barrier.metrics.restored.seen.inc();
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let Some(id) = key.and_then(|key| key.parse().ok()).map(EventId) else {

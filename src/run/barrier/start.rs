@@ -2,7 +2,7 @@
 
 use super::{Barrier, BarrierError, LOOK_AGAIN};
 use crate::domain::Ledger;
-use crate::kafka::{ChangelogReader, Committed};
+use crate::kafka::{Committed, Edge, LogReader, Offsets};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ pub(super) struct Start {
     pub(super) first_boot: bool,
 }
 
-impl Barrier {
+impl<E: Edge> Barrier<E> {
     /// Where each partition goes on, by what the group committed.
     pub(super) fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Start>, BarrierError> {
         let topic = &self.settings.raw_topic;
@@ -96,13 +96,12 @@ impl Barrier {
             if end == 0 {
                 continue;
             }
-            let reader =
-                ChangelogReader::open(&settings.client, topic, BTreeMap::from([(partition, 0)]))?;
+            let reader = self.edge.reader(topic, BTreeMap::from([(partition, 0)]))?;
             while reader.positions().values().any(|position| *position < end) {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(BarrierError::CalledOff);
                 }
-                if reader.poll(LOOK_AGAIN)?.is_some() {
+                if reader.next(LOOK_AGAIN)?.is_some() {
                     return Ok(false);
                 }
             }

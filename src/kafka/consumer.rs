@@ -1,0 +1,183 @@
+//! The group member's calls, made to librdkafka.
+
+use super::edge::{GroupConsumer, PollFailure};
+use super::member::{Callbacks, MemberSettings};
+use super::real::Kafka;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, Statistics, TopicPartitionList};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a seek may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the request that wakes librdkafka's fetching thread is waited for.
+const WAKE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The member's client.
+pub(super) type RealConsumer = BaseConsumer<Rebalancing>;
+
+/// Hands librdkafka's callbacks on.
+pub struct Rebalancing {
+    callbacks: Arc<Callbacks<Kafka>>,
+    topic: String,
+}
+
+impl ClientContext for Rebalancing {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        super::log_line(level, facility, text);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "consumer notice");
+    }
+}
+
+impl ConsumerContext for Rebalancing {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let numbers: Vec<i32> = partitions
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect();
+        if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.callbacks.assigned(consumer, &numbers);
+        } else {
+            self.callbacks.revoked(consumer, &numbers);
+        }
+    }
+}
+
+impl Rebalancing {
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        list
+    }
+}
+
+/// Subscribes.
+pub(super) fn join(
+    client: &ClientConfig,
+    settings: &MemberSettings,
+    callbacks: Arc<Callbacks<Kafka>>,
+) -> Result<RealConsumer, KafkaError> {
+    let mut config = client.clone();
+    config
+        .set("group.id", &settings.group)
+        .set("group.instance.id", &settings.instance)
+        .set("group.protocol", "classic")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set(
+            "session.timeout.ms",
+            settings.session_timeout.as_millis().to_string(),
+        )
+        .set(
+            "heartbeat.interval.ms",
+            settings.heartbeat.as_millis().to_string(),
+        )
+        .set(
+            "max.poll.interval.ms",
+            settings.max_poll_interval.as_millis().to_string(),
+        )
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "false");
+    super::fetch_defaults(&mut config);
+    let topic = settings.topic.clone();
+    let consumer: RealConsumer = config.create_with_context(Rebalancing { callbacks, topic })?;
+    consumer.subscribe(&[&settings.topic])?;
+    Ok(consumer)
+}
+
+/// Tells a notice from an end. "All brokers down" and the like are notices: the consumer reconnects by itself.
+fn judge(topic: &str, error: &KafkaError) -> Result<(), PollFailure> {
+    match (error, error.rdkafka_error_code()) {
+        (_, Some(RDKafkaErrorCode::FencedInstanceId)) => Err(PollFailure::Fenced),
+        (_, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => {
+            Err(PollFailure::OutOfRange)
+        }
+        (KafkaError::MessageConsumptionFatal(_), _) => Err(PollFailure::Fatal(error.to_string())),
+        _ => {
+            tracing::debug!(%topic, %error, "consumer notice");
+            Ok(())
+        }
+    }
+}
+
+impl GroupConsumer for RealConsumer {
+    type Group = ConsumerGroupMetadata;
+    type Record<'r> = BorrowedMessage<'r>;
+
+    fn next(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, PollFailure> {
+        match self.poll(timeout) {
+            None => Ok(None),
+            Some(Ok(record)) => Ok(Some(record)),
+            Some(Err(error)) => judge(&self.context().topic, &error).map(|()| None),
+        }
+    }
+
+    fn group(&self) -> Option<ConsumerGroupMetadata> {
+        self.group_metadata()
+    }
+
+    fn add(&self, partitions: &[i32]) -> Result<(), String> {
+        let mut list = self.context().list(partitions);
+        // The end is a place from which nothing is fetched before the pause below takes hold.
+        list.set_all_offsets(Offset::End)
+            .and_then(|()| self.incremental_assign(&list))
+            .and_then(|()| self.pause(&list))
+            .map_err(|error| error.to_string())
+    }
+
+    fn remove(&self, partitions: &[i32]) -> Result<(), String> {
+        self.incremental_unassign(&self.context().list(partitions))
+            .map_err(|error| error.to_string())
+    }
+
+    fn stop_reading(&self, partition: i32) -> Result<(), String> {
+        self.pause(&self.context().list(&[partition]))
+            .map_err(|error| error.to_string())
+    }
+
+    fn read_from(&self, positions: &[(i32, i64)]) -> Result<(), String> {
+        let context = self.context();
+        let topic = &context.topic;
+        let mut resumed = TopicPartitionList::with_capacity(positions.len());
+        for (partition, offset) in positions {
+            self.seek(topic, *partition, Offset::Offset(*offset), SEEK_TIMEOUT)
+                .and_then(|()| self.resume(&context.list(&[*partition])))
+                .and_then(|()| resumed.add_partition_offset(topic, *partition, Offset::End))
+                .map_err(|error| format!("partition {partition}: {error}"))?;
+        }
+        // Resuming wakes nobody: librdkafka's thread of the leader sleeps for up to a second before it looks for partitions
+        // to fetch. Any request to the leader wakes it; that the question is answered does not matter.
+        let _ = self.offsets_for_times(resumed, WAKE_TIMEOUT);
+        Ok(())
+    }
+
+    fn position_of(&self, partition: i32) -> Option<i64> {
+        let positions = self.position().ok()?;
+        let element = positions.find_partition(&self.context().topic, partition)?;
+        match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The real edge: librdkafka, RocksDB and the system's clocks.
+
+use super::changelog::{ChangelogError, ChangelogReader};
+use super::consumer::RealConsumer;
+use super::edge::Edge;
+use super::member::{Callbacks, MemberSettings};
+use super::offsets::{Isolation, OffsetReader, OffsetsError};
+use super::producer::ProducerSettings;
+use super::real_producer::RealProducer;
+use crossbeam_channel::RecvTimeoutError;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use thmanyah_state::Store;
+
+/// How long closing a consumer is waited for.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// The brokers, as clients reach them.
+#[derive(Clone)]
+pub struct Kafka {
+    /// Bootstrap servers and the user's own properties.
+    client: ClientConfig,
+}
+
+impl Kafka {
+    /// Clients will be made with these properties.
+    pub fn new(client: ClientConfig) -> Self {
+        Self { client }
+    }
+}
+
+impl Edge for Kafka {
+    type Producer = RealProducer;
+    type Consumer = RealConsumer;
+    type Group = ConsumerGroupMetadata;
+    type Offsets = OffsetReader;
+    type Reader = ChangelogReader;
+    type Store = Store;
+
+    fn producer(&self, settings: &ProducerSettings) -> Result<RealProducer, String> {
+        RealProducer::new(&self.client, settings).map_err(|error| error.to_string())
+    }
+
+    fn join(
+        &self,
+        settings: &MemberSettings,
+        callbacks: Arc<Callbacks<Self>>,
+    ) -> Result<RealConsumer, String> {
+        super::consumer::join(&self.client, settings, callbacks).map_err(|error| error.to_string())
+    }
+
+    /// Lets a join that is under way end, but waits for that only so long: closing can hang for ever while an assignment is
+    /// under way, when its revoke is answered to a group that has terminated already. The thread that hangs then ends with
+    /// the process.
+    fn close(&self, consumer: RealConsumer) {
+        let (closing, closed) = crossbeam_channel::bounded::<()>(0);
+        let close = move || {
+            drop(consumer);
+            drop(closing);
+        };
+        let name = "close".to_owned();
+        if std::thread::Builder::new().name(name).spawn(close).is_ok()
+            && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout)
+        {
+            tracing::warn!("a consumer did not close within {CLOSE_LIMIT:?}; it is left behind");
+        }
+    }
+
+    fn offsets(&self, group: &str, isolation: Isolation) -> Result<OffsetReader, OffsetsError> {
+        OffsetReader::new(&self.client, group, isolation)
+    }
+
+    fn reader(
+        &self,
+        topic: &str,
+        starts: BTreeMap<i32, i64>,
+    ) -> Result<ChangelogReader, ChangelogError> {
+        ChangelogReader::open(&self.client, topic, starts)
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn now_ms(&self) -> i64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as i64)
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
