@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// Where the files are made, beside the database so that they can be moved into it.
 const FOLDER: &str = "loading";
 
+/// Files taken in after which they are merged meanwhile: a read looks into each.
+const UNMERGED: u32 = 64;
+
 /// A bulk load of one table. Meanwhile nothing else may write that table. The table's files are merged in the background
 /// again when it is dropped.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub struct BulkLoad {
     store: Store,
     table: Table,
     folder: PathBuf,
+    files: u32,
 }
 
 impl BulkLoad {
@@ -40,12 +44,13 @@ impl BulkLoad {
             store: store.clone(),
             table,
             folder,
+            files: 0,
         })
     }
 
     /// Takes in a set of puts and deletes of the table, positions among them: all or none, on disk when this returns. The set
     /// comes back empty; after an error it is as it was.
-    pub fn ingest(&self, writes: &mut WriteSet) -> Result<(), Error> {
+    pub fn ingest(&mut self, writes: &mut WriteSet) -> Result<(), Error> {
         if writes.is_empty() {
             return Ok(());
         }
@@ -56,6 +61,10 @@ impl BulkLoad {
         let file = self.folder.join(self.table.name());
         self.store.database().ingest(self.table, &sorted, &file)?;
         writes.clear();
+        self.files += 1;
+        if self.files == UNMERGED {
+            self.store.database().set_compaction(self.table, true)?;
+        }
         Ok(())
     }
 }

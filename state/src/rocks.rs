@@ -155,16 +155,16 @@ impl Database {
         // A cache of no size: what is written is not read here.
         let cache = Cache::new_lru_cache(0);
         let options = family(table, &self.options, &cache);
-        let mut writer = SstFileWriter::create(&options);
-        writer.open(file).map_err(|e| self.error(&e))?;
+        let mut sorted = SstFileWriter::create(&options);
+        sorted.open(file).map_err(|e| self.error(&e))?;
         for write in writes {
             match write.value {
-                Some(value) => writer.put(write.key, value),
-                None => writer.delete(write.key),
+                Some(value) => sorted.put(write.key, value),
+                None => sorted.delete(write.key),
             }
             .map_err(|e| self.error(&e))?;
         }
-        writer.finish().map_err(|e| self.error(&e))?;
+        sorted.finish().map_err(|e| self.error(&e))?;
         let mut how = IngestExternalFileOptions::default();
         how.set_move_files(true);
         self.db
@@ -308,6 +308,9 @@ fn union(_: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<
     Some(bytes)
 }
 
+/// Files of a bulk load before a table's writers are slowed down: until they are merged, they are many.
+const LOADED_FILES: i32 = 512;
+
 /// Sorted runs of recent rows from which on some are merged: each merge rewrites them.
 const RECENT_RUNS: i32 = 16;
 
@@ -358,6 +361,10 @@ fn family(table: Table, options: &Options, cache: &Cache) -> rocksdb::Options {
     family.set_write_buffer_size(options.memtable_bytes / 2);
     family.set_max_write_buffer_number(3);
     family.set_level_compaction_dynamic_level_bytes(true);
+    if table == Table::Content {
+        family.set_level_zero_slowdown_writes_trigger(LOADED_FILES);
+        family.set_level_zero_stop_writes_trigger(2 * LOADED_FILES);
+    }
     if table == Table::Recent {
         // Written once, read rarely, deleted soon: rewrite rows as seldom as can be.
         family.set_compaction_style(DBCompactionStyle::Universal);

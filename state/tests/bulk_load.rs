@@ -40,7 +40,7 @@ fn load_until_killed(dir: &Path) {
         rows_of_set(&mut writes, set);
         store.apply(&mut writes).unwrap();
     }
-    let load = BulkLoad::begin(&store, Table::Content).unwrap();
+    let mut load = BulkLoad::begin(&store, Table::Content).unwrap();
     for set in APPLIED.. {
         rows_of_set(&mut writes, set);
         load.ingest(&mut writes).unwrap();
@@ -98,7 +98,7 @@ fn a_killed_load_leaves_whole_sets_also_when_the_write_ahead_log_is_lost() {
     let found = sets(&store);
     assert!(found > TOLD, "{found} sets of more than {TOLD}");
     // The next load begins over what the killed one left.
-    let load = BulkLoad::begin(&store, Table::Content).unwrap();
+    let mut load = BulkLoad::begin(&store, Table::Content).unwrap();
     let mut writes = WriteSet::new();
     rows_of_set(&mut writes, found);
     load.ingest(&mut writes).unwrap();
@@ -117,7 +117,7 @@ fn the_last_write_of_a_key_wins_and_a_delete_is_one() {
     writes.put(Table::Content, b"old", b"1");
     writes.put(Table::Content, b"gone", b"1");
     store.apply(&mut writes).unwrap();
-    let load = BulkLoad::begin(&store, Table::Content).unwrap();
+    let mut load = BulkLoad::begin(&store, Table::Content).unwrap();
     writes.put(Table::Content, b"z", b"1");
     writes.put(Table::Content, b"old", b"2");
     writes.delete(Table::Content, b"gone");
@@ -136,7 +136,7 @@ fn the_last_write_of_a_key_wins_and_a_delete_is_one() {
 fn what_is_no_put_or_delete_of_the_table_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), &Options::default()).unwrap();
-    let load = BulkLoad::begin(&store, Table::Content).unwrap();
+    let mut load = BulkLoad::begin(&store, Table::Content).unwrap();
     let mut writes = WriteSet::new();
     writes.put(Table::Pending, b"k", b"v");
     assert!(matches!(
