@@ -36,6 +36,9 @@ pub struct Component {
     pub left: u64,
     /// Records restored in a second.
     pub rate: u64,
+    /// The table that is being restored, where it is one of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<&'static str>,
 }
 
 impl Health {
@@ -72,8 +75,24 @@ impl Health {
             ready: false,
             left,
             rate,
+            table: None,
         };
         self.components.lock().insert(name.to_owned(), component);
+    }
+
+    /// How far a component is that is being restored. One that was forgotten meanwhile stays so: who restores it may hear of
+    /// that late.
+    pub fn advance(&self, name: &str, table: &'static str, left: u64, rate: u64) {
+        if let Some(component) = self.components.lock().get_mut(name)
+            && !component.ready
+        {
+            *component = Component {
+                ready: false,
+                left,
+                rate,
+                table: Some(table),
+            };
+        }
     }
 
     /// A component is restored.
@@ -132,6 +151,20 @@ mod tests {
         assert!(health.stuck(160_000).is_empty());
         health.retire("enricher-0");
         assert!(health.stuck(i64::MAX).is_empty());
+    }
+
+    #[test]
+    fn progress_is_told_of_what_is_being_restored_only() {
+        let health = Health::new();
+        health.advance("partition 1", "seen", 5, 2);
+        assert_eq!(health.component("partition 1"), None);
+        health.set_restoring("partition 1", 0, 0);
+        health.advance("partition 1", "seen", 5, 2);
+        let told = health.component("partition 1").unwrap_or_default();
+        assert_eq!((told.left, told.rate, told.table), (5, 2, Some("seen")));
+        health.set_ready("partition 1");
+        health.advance("partition 1", "seen", 4, 2);
+        assert_eq!(health.restoring(), Some(BTreeMap::new()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod http;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;
+pub mod progress;
 pub mod recent;
 pub mod shutdown;
 // The loop, and the process around it.

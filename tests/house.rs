@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["enricher"],
     &["config"],
     &["logging", "metrics", "health", "shutdown"],
+    &["progress"],
     &["kafka"],
     &["content", "recent"],
     &["http"],

@@ -12,21 +12,32 @@ use crate::kafka::{
     ChangelogError, Edge, Isolation, LogReader, Offsets, OffsetsError, Resume, TopicId, resume,
 };
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use rdkafka::message::Message;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use thmanyah_state::{Moment, Position, Rows, Table, Tables, WriteSet};
+use thmanyah_state::{BulkLoad, Moment, Position, Rows, Table, Tables, WriteSet};
 
 /// Records folded into one write of the store.
 const BATCH_RECORDS: usize = 4096;
 /// Bytes folded into one write of the store.
 const BATCH_BYTES: usize = 4 << 20;
+/// The same while the table is being restored: rows are sorted into files, and fewer, larger ones cost less.
+const LOAD_RECORDS: usize = 200_000;
+/// Bytes, likewise.
+const LOAD_BYTES: usize = 32 << 20;
+/// A batch of fewer records goes through the write-ahead log.
+const LOAD_FROM: usize = 10_000;
+/// How long a restore waits for a batch to fill.
+const LOAD_WAIT: Duration = Duration::from_millis(20);
 /// How long an idle tail waits for a record.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// How often an idle tail notes that it stands at the end.
 const FRESHNESS_INTERVAL_MS: i64 = 60_000;
+
+/// Its name in the health of the process.
+const COMPONENT: &str = "content";
 
 /// What the replica needs.
 pub struct ReplicaSettings {
@@ -122,9 +133,10 @@ impl<E: Edge> Replica<E> {
         self.table.warm()?;
         let reader = self.edge.reader(topic, starts.clone())?;
         let partitions: Vec<i32> = starts.keys().copied().collect();
-        let restore = Restore::begin(ends.ends(topic, &partitions)?, self.edge.instant());
+        let restore = Restore::begin(&self, ends.ends(topic, &partitions)?);
         Ok(Following {
             restore: Some(restore),
+            load: None,
             ends,
             reader,
             batch: Batch::default(),
@@ -181,6 +193,7 @@ impl<E: Edge> Replica<E> {
         batch: &mut Batch,
         reader: &E::Reader,
         stored: &mut BTreeMap<i32, i64>,
+        load: &mut Option<BulkLoad>,
     ) -> Result<(), ReplicaError> {
         for (partition, position) in reader.positions() {
             if stored.get(&partition) != Some(&position) {
@@ -197,7 +210,12 @@ impl<E: Edge> Replica<E> {
         if batch.moved.is_empty() {
             return Ok(());
         }
-        self.store.apply(&mut batch.writes)?;
+        if batch.changes.len() < LOAD_FROM {
+            *load = None;
+            self.store.apply(&mut batch.writes)?;
+        } else {
+            self.store.load(Table::Content, &mut batch.writes, load)?;
+        }
         for (id, row) in &batch.changes {
             self.table.refresh(*id, *row);
         }
@@ -255,6 +273,8 @@ pub struct Following<E: Edge> {
     stored: BTreeMap<i32, i64>,
     /// The first fold, while it lasts.
     restore: Option<Restore>,
+    /// The bulk load that it is written by.
+    load: Option<BulkLoad>,
     noted_ms: i64,
 }
 
@@ -262,26 +282,21 @@ impl<E: Edge> Following<E> {
     /// Folds what has come since the last turn; waits a little when nothing has.
     pub fn turn(&mut self, metrics: &Metrics, health: &Health) -> Result<(), ReplicaError> {
         let (replica, batch) = (&self.replica, &mut self.batch);
-        let mut wait = IDLE_WAIT;
-        while batch.changes.len() < BATCH_RECORDS && batch.bytes < BATCH_BYTES {
-            let Some(record) = self.reader.next(wait)? else {
-                break;
-            };
-            wait = Duration::ZERO;
-            batch.add(&record);
-        }
+        batch.read(&self.reader, self.restore.is_some())?;
         metrics.restored.content.inc_by(batch.changes.len() as u64);
-        replica.fold(batch, &self.reader, &mut self.stored)?;
-        if self.restore.as_ref().is_some_and(|restore| {
-            let passed = replica.edge.since(restore.began);
-            restore.report(&replica.positions, passed, health)
-        }) {
-            self.restore = None;
+        replica.fold(batch, &self.reader, &mut self.stored, &mut self.load)?;
+        if let Some(restore) = self.restore.take() {
+            self.restore = restore.advance(&self.replica, metrics, health);
+            if self.restore.is_none() {
+                // From here on its files are merged in the background.
+                self.load = None;
+            }
         }
-        let now = replica.edge.now_ms();
+        let now = self.replica.edge.now_ms();
         if now - self.noted_ms >= FRESHNESS_INTERVAL_MS {
             self.noted_ms = now;
-            replica.note_freshness(&self.ends, &self.stored, now)?;
+            self.load = None;
+            self.replica.note_freshness(&self.ends, &self.stored, now)?;
         }
         Ok(())
     }
@@ -291,30 +306,42 @@ impl<E: Edge> Following<E> {
 struct Restore {
     ends: BTreeMap<i32, i64>,
     began: Instant,
-    total: Cell<u64>,
+    total: u64,
+    /// Once it has been told of.
+    progress: Option<Progress>,
 }
 
 impl Restore {
-    fn begin(ends: BTreeMap<i32, i64>, began: Instant) -> Self {
+    fn begin<E: Edge>(replica: &Replica<E>, ends: BTreeMap<i32, i64>) -> Self {
         Self {
+            began: replica.edge.instant(),
+            total: replica.positions.left(&ends),
+            progress: None,
             ends,
-            began,
-            total: Cell::new(0),
         }
     }
 
-    /// Tells how far it is; true once it is done.
-    fn report(&self, positions: &ReplicaPositions, passed: Duration, health: &Health) -> bool {
-        let left = positions.left(&self.ends);
+    /// Tells how far it is; gone once it is done.
+    fn advance<E: Edge>(
+        mut self,
+        replica: &Replica<E>,
+        metrics: &Metrics,
+        health: &Health,
+    ) -> Option<Self> {
+        let (left, now) = (replica.positions.left(&self.ends), replica.edge.instant());
+        let topic = &replica.settings.topic;
+        let mut progress = self.progress.take().unwrap_or_else(|| {
+            let waiting = BTreeMap::from([(COMPONENT.to_owned(), self.total)]);
+            Progress::begin(Table::Content.name(), topic, waiting, metrics, self.began)
+        });
         if left == 0 {
-            health.set_ready("content");
-            return true;
+            progress.finish(now);
+            health.set_ready(COMPONENT);
+            return None;
         }
-        let total = self.total.get().max(left);
-        self.total.set(total);
-        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        health.set_restoring("content", left, (total - left) * 1000 / millis.max(1));
-        false
+        progress.advance(now, health, |_| left);
+        self.progress = Some(progress);
+        Some(self)
     }
 }
 
@@ -329,6 +356,27 @@ struct Batch {
 }
 
 impl Batch {
+    /// Reads until the batch is full or nothing comes. A restore waits a little for more.
+    fn read(&mut self, reader: &impl LogReader, restoring: bool) -> Result<(), ChangelogError> {
+        let (records, bytes, patience) = if restoring {
+            (LOAD_RECORDS, LOAD_BYTES, LOAD_WAIT)
+        } else {
+            (BATCH_RECORDS, BATCH_BYTES, IDLE_WAIT)
+        };
+        let mut wait = patience;
+        while self.changes.len() < records && self.bytes < bytes {
+            match reader.next(wait)? {
+                Some(record) => {
+                    wait = Duration::ZERO;
+                    self.add(&record);
+                }
+                None if restoring && wait.is_zero() => wait = patience,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, record: &impl Message) {
         let partition = record.partition();
         if let Some(ms) = record.timestamp().to_millis() {

@@ -2,6 +2,9 @@
 
 mod ledgers;
 mod process;
+mod restores;
+
+pub use restores::RestoreShare;
 
 use crate::domain::{Ledger, Partition};
 use ledgers::Ledgers;
@@ -11,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use restores::Restores;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -149,6 +153,7 @@ pub struct Metrics {
     pub unowned_partitions: Gauge,
     lag: Family<PerPartition, Gauge>,
     ledgers: Arc<Ledgers>,
+    restores: Restores,
     registry: Arc<Registry>,
 }
 
@@ -231,6 +236,7 @@ impl Metrics {
                 "Records between the position and the last stable offset",
             ),
             ledgers,
+            restores: Restores::register(ours),
             registry: Arc::default(),
         };
         Self {
@@ -251,6 +257,11 @@ impl Metrics {
         // Writing into a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// The part of a restore in the gauges of its table.
+    pub fn restore_share(&self, table: &'static str) -> RestoreShare {
+        self.restores.share(table)
     }
 
     /// Takes over the ledger of a partition that was just committed or restored.
@@ -336,6 +347,28 @@ mod tests {
         assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
         assert!(text.contains("thmanyah_build_info{version="), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn restores_of_one_table_are_summed_and_taken_off_when_they_end() {
+        let metrics = Metrics::new();
+        let (mut one, mut two) = (metrics.restore_share("seen"), metrics.restore_share("seen"));
+        one.set(10, 4);
+        two.set(5, 3);
+        one.set(6, 5);
+        let text = metrics.encode();
+        assert!(
+            text.contains("thmanyah_restore_records_left{table=\"seen\"} 11\n"),
+            "{text}"
+        );
+        assert!(text.contains("thmanyah_restore_records_per_second{table=\"seen\"} 8\n"));
+        drop((one, two));
+        let text = metrics.encode();
+        assert!(
+            text.contains("thmanyah_restore_records_left{table=\"seen\"} 0\n"),
+            "{text}"
+        );
+        assert!(text.contains("thmanyah_restore_records_left{table=\"content\"} 0\n"));
     }
 
     #[test]

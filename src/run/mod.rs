@@ -196,6 +196,7 @@ impl Process {
                 replica: positions.clone(),
                 watermark: self.watermark.clone(),
                 metrics: self.metrics.clone(),
+                health: Arc::clone(&self.health),
                 stop: Arc::clone(&self.stop),
             };
             let restorer =

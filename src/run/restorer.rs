@@ -5,7 +5,7 @@ use super::lease::Lease;
 use crate::domain::Partition;
 use crate::kafka::Edge;
 use crate::metrics::Metrics;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,10 +56,11 @@ impl Restorer {
         Restoring<E>: Send,
     {
         let (mut this, restoring) = Self::new(settings, around)?;
-        this.thread = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || while restoring.serve() {})
-            .ok();
+            .map_err(BarrierError::NoThread)?;
+        this.thread = Some(thread);
         Ok(this)
     }
 
@@ -116,7 +117,12 @@ impl Restorer {
     /// The outcome of the latest request, once it is there.
     pub(super) fn take(&mut self) -> Option<Result<Vec<Passed>, BarrierError>> {
         loop {
-            let (request, outcome) = self.outcomes.try_recv().ok()?;
+            let (request, outcome) = match self.outcomes.try_recv() {
+                Ok(outcome) => outcome,
+                Err(TryRecvError::Empty) => return None,
+                // It ends when this value is dropped, not before.
+                Err(TryRecvError::Disconnected) => return Some(Err(BarrierError::RestorerEnded)),
+            };
             if request == self.latest.load(Ordering::Acquire) {
                 self.wanted.clear();
                 return Some(outcome);
@@ -137,7 +143,7 @@ impl Restorer {
 
     fn ask(&self, ask: Ask) {
         if let Some(asks) = &self.asks {
-            // The thread ends only when this sender is dropped.
+            // A thread that is gone is found by `take`.
             let _ = asks.send(ask);
         }
     }
@@ -182,5 +188,33 @@ impl<E: Edge> Restoring<E> {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panicked_is_an_error_and_no_silence() {
+        let (asks, _todo) = crossbeam_channel::bounded(QUEUE);
+        let (done, outcomes) = crossbeam_channel::bounded(QUEUE);
+        let mut restorer = Restorer {
+            asks: Some(asks),
+            outcomes,
+            latest: Arc::default(),
+            wanted: BTreeSet::new(),
+            thread: None,
+        };
+        restorer.request(BTreeMap::new(), &[3]);
+        assert!(restorer.take().is_none(), "it is under way");
+        let thread = std::thread::spawn(move || {
+            let _done = done;
+            std::panic::resume_unwind(Box::new("a test's panic"));
+        });
+        thread.join().unwrap_err();
+        let taken = restorer.take();
+        assert!(matches!(taken, Some(Err(BarrierError::RestorerEnded))));
     }
 }

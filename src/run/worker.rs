@@ -1,6 +1,6 @@
 //! THE loop: poll → process → commit → apply, on one thread that owns one group member and one transactional producer.
 
-use super::barrier::{BarrierError, Passed};
+use super::barrier::{BarrierError, Passed, component};
 use super::error::WorkerError;
 use super::lease::Lease;
 use super::parts::WorkerParts;
@@ -376,8 +376,4 @@ impl<E: Edge> Worker<E> {
 /// A worker's name in the health of the process.
 pub(super) fn worker_name(number: usize) -> String {
     format!("worker {number}")
-}
-
-fn component(partition: i32) -> String {
-    format!("partition {partition}")
 }

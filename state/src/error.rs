@@ -24,6 +24,18 @@ pub enum Error {
         /// The process that has it, where it left its number.
         pid: Option<u32>,
     },
+    /// No database is there.
+    #[error("{} holds no state: no process has run with this directory, or it is not the one meant", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A checkpoint would mix with what is there.
+    #[error("{} is there already; name a directory that is not", dir.display())]
+    Occupied {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory was written by a newer release.
     #[error("state directory {} has format {found}, this program knows formats up to {known}; start a newer release, or move the directory away and let it be rebuilt", dir.display())]
     NewerFormat {
@@ -71,6 +83,12 @@ pub enum Error {
         dir: PathBuf,
         /// What `RocksDB` said.
         detail: String,
+    },
+    /// A write set holds what a bulk load does not take.
+    #[error("a bulk load of table {} takes puts and deletes of that table alone", table.name())]
+    WrongLoad {
+        /// The table that is loaded.
+        table: Table,
     },
     /// A write set went to the wrong kind of apply.
     #[error("table {} went to the apply for {} tables", table.name(), if *logged { "logged" } else { "unlogged" })]

@@ -8,13 +8,16 @@
 //!   of power an older prefix of the writes is.
 //! - [`Store::apply_unlogged`] is atomic for the one table that takes it, [`Table::Recent`]. A crash loses a suffix of the
 //!   writes, each with its position.
+//! - A [`BulkLoad`] takes in whole sorted files, each atomic and on disk at once; it begins with a flush of its table.
 //! - Nothing is ever wiped: what cannot be opened is refused with an [`Error`] that says what to do.
 //!
 //! # On disk
 //!
-//! `DIR/LOCK` (held while open), `DIR/FORMAT` (version and checksum), `DIR/db/` (`RocksDB`). Anything else in `DIR` is not
+//! `DIR/LOCK` (held while open), `DIR/FORMAT` (version and checksum), `DIR/db/` (`RocksDB`), `DIR/loading/` (files of a bulk
+//! load on their way into it). Anything else in `DIR` is not
 //! ours and left alone. In a column family, key `00` + partition is a position and `01` + key is a row.
 
+mod bulk;
 mod directory;
 mod error;
 mod format;
@@ -27,6 +30,7 @@ mod table;
 mod tables;
 mod write_set;
 
+pub use bulk::BulkLoad;
 pub use error::Error;
 pub use options::Options;
 pub use position::Position;

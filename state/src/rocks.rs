@@ -4,12 +4,13 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::options::Options;
 use crate::table::Table;
-use crate::write_set::WriteSet;
+use crate::write_set::{Write, WriteSet};
 use roaring::RoaringBitmap;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
-    DBCompressionType, DBRawIterator, DataBlockIndexType, ErrorKind, LogLevel, MergeOperands,
-    ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
+    DBCompressionType, DBRawIterator, DataBlockIndexType, ErrorKind, IngestExternalFileOptions,
+    LogLevel, MergeOperands, ReadOptions, SnapshotWithThreadMode, SstFileWriter, WriteBatch,
+    WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
 };
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub(crate) struct Database {
     logged: WriteOptions,
     unlogged: WriteOptions,
     read: ReadOptions,
+    /// For files that are written beside the database, with the families' own options.
+    options: Options,
 }
 
 /// A key and its value, lent.
@@ -34,13 +37,35 @@ impl Database {
         directory: &Directory,
         options: &Options,
     ) -> Result<Self, Error> {
+        Self::open_as(dir, directory, options, false)
+    }
+
+    /// Opens a database that is there already, without writing to it.
+    pub(crate) fn open_read_only(
+        dir: &Path,
+        directory: &Directory,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        Self::open_as(dir, directory, options, true)
+    }
+
+    fn open_as(
+        dir: &Path,
+        directory: &Directory,
+        options: &Options,
+        read_only: bool,
+    ) -> Result<Self, Error> {
         let path = directory.database.clone();
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let db_options = database_options(options, &cache, !directory.has_database);
         let families = Table::ALL
             .map(|table| ColumnFamilyDescriptor::new(table.name(), family(table, options, &cache)));
-        let db = DB::open_cf_descriptors(&db_options, &path, families)
-            .map_err(|e| open_error(dir, &path, &e))?;
+        let opened = if read_only {
+            DB::open_cf_descriptors_read_only(&db_options, &path, families, false)
+        } else {
+            DB::open_cf_descriptors(&db_options, &path, families)
+        };
+        let db = opened.map_err(|e| open_error(dir, &path, &e))?;
         let mut logged = WriteOptions::default();
         logged.set_sync(false);
         let mut unlogged = WriteOptions::default();
@@ -51,6 +76,7 @@ impl Database {
             logged,
             unlogged,
             read: ReadOptions::default(),
+            options: *options,
         })
     }
 
@@ -119,9 +145,60 @@ impl Database {
             .map_err(|e| self.error(&e))
     }
 
-    pub(crate) fn estimated_keys(&self, table: Table) -> Option<u64> {
+    /// Makes a table file of these writes, whose keys rise, and takes it in: all of them or none, on disk when this returns.
+    pub(crate) fn ingest(
+        &self,
+        table: Table,
+        writes: &[Write<'_>],
+        file: &Path,
+    ) -> Result<(), Error> {
+        // A cache of no size: what is written is not read here.
+        let cache = Cache::new_lru_cache(0);
+        let options = family(table, &self.options, &cache);
+        let mut sorted = SstFileWriter::create(&options);
+        sorted.open(file).map_err(|e| self.error(&e))?;
+        for write in writes {
+            match write.value {
+                Some(value) => sorted.put(write.key, value),
+                None => sorted.delete(write.key),
+            }
+            .map_err(|e| self.error(&e))?;
+        }
+        sorted.finish().map_err(|e| self.error(&e))?;
+        let mut how = IngestExternalFileOptions::default();
+        how.set_move_files(true);
         self.db
-            .property_int_value_cf(self.family(table).ok()?, "rocksdb.estimate-num-keys")
+            .ingest_external_file_cf_opts(self.family(table)?, &how, vec![file])
+            .map_err(|e| self.error(&e))
+    }
+
+    /// Whether a table's files are merged in the background.
+    pub(crate) fn set_compaction(&self, table: Table, on: bool) -> Result<(), Error> {
+        let off = if on { "false" } else { "true" };
+        self.db
+            .set_options_cf(self.family(table)?, &[("disable_auto_compactions", off)])
+            .map_err(|e| self.error(&e))
+    }
+
+    /// Makes a database of hard links to the files of this one in a folder that is not there yet.
+    pub(crate) fn checkpoint(&self, path: &Path) -> Result<(), Error> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+            .map_err(|e| self.error(&e))
+    }
+
+    pub(crate) fn estimated_keys(&self, table: Table) -> Option<u64> {
+        self.property(table, "rocksdb.estimate-num-keys")
+    }
+
+    /// Bytes of a table's files.
+    pub(crate) fn file_bytes(&self, table: Table) -> Option<u64> {
+        self.property(table, "rocksdb.total-sst-files-size")
+    }
+
+    fn property(&self, table: Table, name: &str) -> Option<u64> {
+        self.db
+            .property_int_value_cf(self.family(table).ok()?, name)
             .ok()?
     }
 
@@ -231,6 +308,9 @@ fn union(_: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<
     Some(bytes)
 }
 
+/// Files of a bulk load before a table's writers are slowed down: until they are merged, they are many.
+const LOADED_FILES: i32 = 512;
+
 /// Sorted runs of recent rows from which on some are merged: each merge rewrites them.
 const RECENT_RUNS: i32 = 16;
 
@@ -281,6 +361,10 @@ fn family(table: Table, options: &Options, cache: &Cache) -> rocksdb::Options {
     family.set_write_buffer_size(options.memtable_bytes / 2);
     family.set_max_write_buffer_number(3);
     family.set_level_compaction_dynamic_level_bytes(true);
+    if table == Table::Content {
+        family.set_level_zero_slowdown_writes_trigger(LOADED_FILES);
+        family.set_level_zero_stop_writes_trigger(2 * LOADED_FILES);
+    }
     if table == Table::Recent {
         // Written once, read rarely, deleted soon: rewrite rows as seldom as can be.
         family.set_compaction_style(DBCompactionStyle::Universal);

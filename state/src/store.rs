@@ -22,7 +22,7 @@ pub struct Store {
 struct Shared {
     // IMPORTANT: declared before the directory, so that the database is closed before the lock is let go.
     database: Database,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl std::fmt::Debug for Store {
@@ -41,9 +41,29 @@ impl Store {
         Ok(Self {
             shared: Arc::new(Shared {
                 database,
-                _directory: directory,
+                directory,
             }),
         })
+    }
+
+    /// Opens a store that is there, to read it: nothing is made or changed, and every write fails. The directory is locked all
+    /// the same.
+    pub fn open_read_only(dir: &Path, options: &Options) -> Result<Self, Error> {
+        let directory = Directory::open_existing(dir)?;
+        let database = Database::open_read_only(dir, &directory, options)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                database,
+                directory,
+            }),
+        })
+    }
+
+    /// Makes a state directory of its own out of hard links to the files of this one, as it is now. It takes no room until
+    /// files here are replaced, costs no more than a flush, and can be opened, copied or moved like any other.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
+        let target = Directory::create_empty(dir)?;
+        self.database().checkpoint(&target)
     }
 
     /// Reads a row in place.
@@ -128,7 +148,17 @@ impl Store {
             .sum()
     }
 
-    fn database(&self) -> &Database {
+    /// Bytes of a table's files; what is in memory only is left out.
+    pub fn table_bytes(&self, table: Table) -> u64 {
+        self.database().file_bytes(table).unwrap_or(0)
+    }
+
+    /// The state directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.shared.directory.path
+    }
+
+    pub(crate) fn database(&self) -> &Database {
         &self.shared.database
     }
 

@@ -1,6 +1,7 @@
 //! What a loop over the store needs of it. [`Store`] is the one on disk; a simulator may bring one in memory that loses writes
 //! as a power cut does.
 
+use crate::bulk::BulkLoad;
 use crate::error::Error;
 use crate::position::Position;
 use crate::store::{Direction, Row, Scan, Snapshot, Store};
@@ -27,6 +28,18 @@ pub trait Tables: Clone {
 
     /// Applies a set of writes: all of them or none. The set comes back empty; after an error it is as it was.
     fn apply(&self, writes: &mut WriteSet) -> Result<(), Error>;
+
+    /// Applies a large set of puts and deletes of one table as part of a bulk load, which the first one begins. A store that has
+    /// no such thing applies it like any other.
+    fn load(
+        &self,
+        table: Table,
+        writes: &mut WriteSet,
+        load: &mut Option<BulkLoad>,
+    ) -> Result<(), Error> {
+        let _ = (table, load);
+        self.apply(writes)
+    }
 
     /// Deletes the position of a partition and all rows whose keys begin with `prefix`, at once.
     fn drop_partition(&self, table: Table, prefix: &[u8], partition: i32) -> Result<(), Error>;
@@ -81,6 +94,19 @@ impl Tables for Store {
 
     fn apply(&self, writes: &mut WriteSet) -> Result<(), Error> {
         Self::apply(self, writes)
+    }
+
+    fn load(
+        &self,
+        table: Table,
+        writes: &mut WriteSet,
+        load: &mut Option<BulkLoad>,
+    ) -> Result<(), Error> {
+        let load = match load {
+            Some(load) => load,
+            none => none.insert(BulkLoad::begin(self, table)?),
+        };
+        load.ingest(writes)
     }
 
     fn drop_partition(&self, table: Table, prefix: &[u8], partition: i32) -> Result<(), Error> {

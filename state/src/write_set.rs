@@ -129,6 +129,21 @@ impl WriteSet {
         })
     }
 
+    /// The last write of each key, by rising keys.
+    pub(crate) fn sorted(&self) -> Vec<Write<'_>> {
+        let mut writes: Vec<Write<'_>> = self.writes().collect();
+        // Stable: writes of one key stay in their order, and the last one wins.
+        writes.sort_by(|a, b| a.key.cmp(b.key));
+        let mut kept: Vec<Write<'_>> = Vec::with_capacity(writes.len());
+        for write in writes {
+            match kept.last_mut() {
+                Some(last) if last.key == write.key => *last = write,
+                _ => kept.push(write),
+            }
+        }
+        kept
+    }
+
     /// The tables written to.
     pub(crate) fn tables(&self) -> impl Iterator<Item = Table> {
         self.entries.iter().map(|entry| entry.table)

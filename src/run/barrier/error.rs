@@ -106,7 +106,45 @@ pub enum BarrierError {
         /// What the codec said.
         reason: String,
     },
+    /// The thread beside the worker cannot be started.
+    #[error(
+        "the system refused a thread for restoring partitions: {0}; raise the limit of threads (ulimit -u, pids.max)"
+    )]
+    NoThread(std::io::Error),
+    /// The thread beside the worker is gone, and with it every restore that was asked for.
+    #[error(
+        "the thread that restores partitions panicked, its own message says why; nothing was written, a restart restores anew"
+    )]
+    RestorerEnded,
     /// The barrier was called off: the assignment changed, or the process stops.
     #[error("called off")]
     CalledOff,
+}
+
+impl BarrierError {
+    /// Whether the same question may get an answer: the brokers did not answer, or retention deleted what was about to be
+    /// read, in which case the log's bounds are asked for again.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Offsets(_) | Self::Changelog(ChangelogError::OutOfRange(_))
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_that_retention_deletes_while_it_is_read_is_read_again_from_where_it_begins_now() {
+        let gone = ChangelogError::OutOfRange("topic".to_owned());
+        assert!(BarrierError::from(gone).may_pass());
+        let broken = ChangelogError::Read {
+            topic: "topic".to_owned(),
+            reason: "broken".to_owned(),
+        };
+        assert!(!BarrierError::from(broken).may_pass());
+        assert!(!BarrierError::CalledOff.may_pass());
+    }
 }

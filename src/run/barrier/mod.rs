@@ -1,8 +1,8 @@
 //! The restore barrier: what must be true before an assigned partition is processed.
 //!
-//! In order: the content table has every row that the changelog had at assignment; the group's committed position and
-//! ledger are known, stable; the pending table is a fold of its changelog up to its true end; and the number of parked
-//! events is the ledger's.
+//! The group's committed position and ledger are known, stable; the published ids and the pending table are folds of their
+//! logs up to their true ends, and as many as the ledger says; and the content table, which is restored meanwhile, has every
+//! row that its changelog had at assignment.
 
 mod error;
 mod fold;
@@ -17,6 +17,7 @@ pub(super) use seen::CHECKPOINT_KEY;
 use super::lease::{Lease, Leases};
 use crate::content::{ContentWatermark, ReplicaPositions};
 use crate::enricher::Task;
+use crate::health::Health;
 use crate::kafka::{Edge, Isolation, Offsets, TopicId};
 use crate::metrics::Metrics;
 use start::Start;
@@ -74,6 +75,7 @@ pub(super) struct Barrier<E: Edge> {
     replica: ReplicaPositions,
     watermark: ContentWatermark,
     metrics: Metrics,
+    health: Arc<Health>,
     stop: Arc<AtomicBool>,
     /// The number of the latest request; an older one is called off.
     latest: Arc<AtomicU64>,
@@ -93,6 +95,8 @@ pub struct Surroundings<E: Edge> {
     pub watermark: ContentWatermark,
     /// Counters.
     pub metrics: Metrics,
+    /// Where progress is told.
+    pub health: Arc<Health>,
     /// Set when the process stops.
     pub stop: Arc<AtomicBool>,
 }
@@ -118,6 +122,7 @@ impl<E: Edge> Barrier<E> {
             replica: around.replica,
             watermark: around.watermark,
             metrics: around.metrics,
+            health: around.health,
             stop: around.stop,
             latest,
         })
@@ -146,13 +151,15 @@ impl<E: Edge> Barrier<E> {
                 }
             }
         }
-        self.await_content(request)?;
+        let content = self.content_ends(request)?;
         let starts = self.asked(request, || self.starts(partitions))?;
+        self.pass_seen(request, partitions, &starts)?;
+        self.asked(request, || self.fold_pending(request, partitions))?;
+        // Last, because the content table is restored by a thread of its own meanwhile.
+        self.await_content(request, &content)?;
         if starts.values().any(|start| start.first_boot) {
             self.await_watermark(request, assigned_ms)?;
         }
-        self.pass_seen(request, partitions, &starts)?;
-        self.fold_pending(request, partitions)?;
         let mut tasks = self.tasks(&starts)?;
         let wrong: Vec<i32> = tasks.iter().filter(|t| disagrees(t)).map(number).collect();
         if !wrong.is_empty() {
@@ -160,7 +167,7 @@ impl<E: Edge> Barrier<E> {
             for partition in &wrong {
                 self.drop_pending(*partition)?;
             }
-            self.fold_pending(request, &wrong)?;
+            self.asked(request, || self.fold_pending(request, &wrong))?;
             tasks = self.tasks(&starts)?;
         }
         if let Some(task) = tasks.iter().find(|task| disagrees(task)) {
@@ -190,7 +197,7 @@ impl<E: Edge> Barrier<E> {
     ) -> Result<(), BarrierError> {
         let mut partitions = partitions.to_vec();
         for again in [true, false] {
-            self.fold_seen(request, &partitions)?;
+            self.asked(request, || self.fold_seen(request, &partitions))?;
             let mut wrong = Vec::new();
             for partition in &partitions {
                 let expected = starts
@@ -234,13 +241,17 @@ impl<E: Edge> Barrier<E> {
             .collect()
     }
 
-    /// Waits until the content table has what its changelog has now: a join never goes back a version when a partition
-    /// moves.
-    fn await_content(&self, request: u64) -> Result<(), BarrierError> {
+    /// Where the content changelog ends now.
+    fn content_ends(&self, request: u64) -> Result<BTreeMap<i32, i64>, BarrierError> {
         let partitions: Vec<i32> = (0..self.settings.changelog_partitions).collect();
         let topic = &self.settings.changelog_topic;
-        let ends = self.asked(request, || Ok(self.ends.ends(topic, &partitions)?))?;
-        while !self.replica.reached(&ends) {
+        self.asked(request, || Ok(self.ends.ends(topic, &partitions)?))
+    }
+
+    /// Waits until the content table has what its changelog had at assignment: a join never goes back a version when a
+    /// partition moves.
+    fn await_content(&self, request: u64, ends: &BTreeMap<i32, i64>) -> Result<(), BarrierError> {
+        while !self.replica.reached(ends) {
             self.go_on(request)?;
             self.edge.sleep(LOOK_AGAIN);
         }
@@ -270,7 +281,7 @@ impl<E: Edge> Barrier<E> {
     ) -> Result<T, BarrierError> {
         loop {
             match ask() {
-                Err(BarrierError::Offsets(error)) => {
+                Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "the restore barrier asks again");
                     self.go_on(request)?;
                     self.edge.sleep(LOOK_AGAIN);
@@ -291,6 +302,11 @@ impl<E: Edge> Barrier<E> {
 
 fn disagrees(task: &Task) -> bool {
     task.parked() as u64 != task.ledger().pending
+}
+
+/// The name of a partition in the health of the process.
+pub(super) fn component(partition: i32) -> String {
+    format!("partition {partition}")
 }
 
 fn number(task: &Task) -> i32 {

@@ -1,6 +1,6 @@
 //! The pending table: brought up to the true end of its changelog, and read into the tasks.
 
-use super::fold::Fold;
+use super::fold::{Fold, Log};
 use super::start::Start;
 use super::{Barrier, BarrierError};
 use crate::codec::decode_parked;
@@ -34,7 +34,11 @@ impl<E: Edge> Barrier<E> {
             };
             starts.insert(*partition, from);
         }
-        self.fold_log(request, topic, starts, &bounds, &mut PendingFold(self))
+        let log = Log {
+            topic,
+            table: Table::Pending,
+        };
+        self.fold_log(request, log, starts, &bounds, &mut PendingFold(self))
     }
 
     pub(super) fn drop_pending(&self, partition: i32) -> Result<(), BarrierError> {

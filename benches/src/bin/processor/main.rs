@@ -10,8 +10,6 @@
 )]
 
 mod copy_loop;
-mod fill;
-mod records;
 mod report;
 mod restart;
 mod subject;
@@ -19,12 +17,13 @@ mod throughput;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use records::{Order, Records};
 use report::Report;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 use subject::Subject;
+use thmanyah_benches::fill;
+use thmanyah_benches::records::{Order, Records};
 use thmanyah_dev::{Broker, BrokerOptions, ScratchDir, Topic, target_dir};
 
 const CONTENT: &str = "content.raw";
@@ -90,7 +89,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         ..BrokerOptions::default()
     })?;
     let state = ScratchDir::new("bench")?;
-    fill(&broker, arguments)?;
+    fill_topics(&broker, arguments)?;
     let mut report = Report {
         contents: arguments.contents,
         events: arguments.events,
@@ -129,7 +128,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     report.save(&file)
 }
 
-fn fill(broker: &Broker, arguments: &Arguments) -> Result<()> {
+fn fill_topics(broker: &Broker, arguments: &Arguments) -> Result<()> {
     let (bootstrap, events) = (broker.bootstrap(), arguments.events);
     let began = Instant::now();
     let partitions = arguments.partitions;

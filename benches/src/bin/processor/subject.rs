@@ -2,14 +2,12 @@
 
 use crate::copy_loop::CopyArgs;
 use anyhow::{Context, Result, ensure};
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use thmanyah_benches::cpu::cpu_seconds;
 use thmanyah_dev::{Processor, ProcessorOptions, ScratchDir};
 
-/// `USER_HZ`, which is 100 on every Linux that matters.
-const TICKS_PER_SECOND: f64 = 100.0;
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 
 /// How a process is started.
@@ -154,13 +152,7 @@ impl Running {
 
     /// User and system time used so far, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        let stat =
-            fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("it has ended")?;
-        // The name of the program may hold anything but ends with the last bracket.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        let ticks: f64 = ticks.filter_map(|field| field.parse::<f64>().ok()).sum();
-        Ok(ticks / TICKS_PER_SECOND)
+        cpu_seconds(self.pid())
     }
 
     /// Fails when it has ended.

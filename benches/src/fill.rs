@@ -17,13 +17,14 @@ const FLOW_PER_SECOND: u64 = 2_000;
 const TICK: Duration = Duration::from_millis(5);
 
 /// Writes to one topic, partitioned as Java does.
-pub(crate) struct Writer {
+pub struct Writer {
     producer: BaseProducer,
     topic: String,
 }
 
 impl Writer {
-    pub(crate) fn new(bootstrap: &str, topic: &str) -> Result<Self> {
+    /// A writer to `topic`.
+    pub fn new(bootstrap: &str, topic: &str) -> Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
@@ -38,7 +39,8 @@ impl Writer {
         })
     }
 
-    pub(crate) fn write(&self, records: &Records) -> Result<()> {
+    /// Queues the record that is in the buffers.
+    pub fn write(&self, records: &Records) -> Result<()> {
         let mut next = BaseRecord::to(&self.topic)
             .key(records.key.as_str())
             .payload(records.value.as_str());
@@ -54,13 +56,14 @@ impl Writer {
         }
     }
 
-    pub(crate) fn finish(&self) -> Result<()> {
+    /// Waits until everything is in the log.
+    pub fn finish(&self) -> Result<()> {
         self.producer.flush(FLUSH).context("flush the input")
     }
 }
 
 /// Fills the content topic.
-pub(crate) fn contents(bootstrap: &str, topic: &str, records: &mut Records) -> Result<()> {
+pub fn contents(bootstrap: &str, topic: &str, records: &mut Records) -> Result<()> {
     let writer = Writer::new(bootstrap, topic)?;
     for index in 0..records.contents() {
         records.content(index);
@@ -70,7 +73,7 @@ pub(crate) fn contents(bootstrap: &str, topic: &str, records: &mut Records) -> R
 }
 
 /// Fills a topic of events; ids begin at 1.
-pub(crate) fn events(
+pub fn events(
     bootstrap: &str,
     topic: &str,
     records: &mut Records,
@@ -86,19 +89,14 @@ pub(crate) fn events(
 }
 
 /// A steady flow of further events. It ends when dropped.
-pub(crate) struct Flow {
+pub struct Flow {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Flow {
     /// Begins with event `first`.
-    pub(crate) fn start(
-        bootstrap: &str,
-        topic: &str,
-        mut records: Records,
-        first: u64,
-    ) -> Result<Self> {
+    pub fn start(bootstrap: &str, topic: &str, mut records: Records, first: u64) -> Result<Self> {
         let writer = Writer::new(bootstrap, topic)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

@@ -13,7 +13,7 @@ const SKEW: i32 = 4;
 
 /// How the times of events follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
     /// As they happen.
     Rising,
     /// Anywhere within a month.
@@ -21,17 +21,20 @@ pub(crate) enum Order {
 }
 
 /// Makes records into reused buffers.
-pub(crate) struct Records {
+pub struct Records {
     contents: Vec<String>,
     random: ChaCha8Rng,
     /// Events that share a day when times rise.
     per_day: u64,
-    pub(crate) key: String,
-    pub(crate) value: String,
+    /// Key of the record that was made last.
+    pub key: String,
+    /// Its value.
+    pub value: String,
 }
 
 impl Records {
-    pub(crate) fn new(contents: usize, events: u64) -> Self {
+    /// Records about so many contents and events.
+    pub fn new(contents: usize, events: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
         let contents = (0..contents).map(|_| uuid(&mut random)).collect();
         Self {
@@ -43,12 +46,13 @@ impl Records {
         }
     }
 
-    pub(crate) fn contents(&self) -> usize {
+    /// How many contents there are.
+    pub fn contents(&self) -> usize {
         self.contents.len()
     }
 
     /// The insert of a content.
-    pub(crate) fn content(&mut self, index: usize) {
+    pub fn content(&mut self, index: usize) {
         let id = self.contents.get(index).map_or("", String::as_str);
         let kind = one(&["podcast", "newsletter", "video"], index as u64);
         let length = 60 + index % 7200;
@@ -65,7 +69,7 @@ impl Records {
     }
 
     /// The insert of event number `id`.
-    pub(crate) fn event(&mut self, id: u64, order: Order) {
+    pub fn event(&mut self, id: u64, order: Order) {
         let share = self.random.random::<f64>().powi(SKEW);
         let content = (share * self.contents.len() as f64) as usize;
         let (day, micros) = match order {
