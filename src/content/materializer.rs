@@ -7,6 +7,7 @@ use super::table::{ContentTable, ContentTableError};
 use super::unreplicated::Unreplicated;
 use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
 use crate::domain::ContentRow;
+use crate::enricher::Loss;
 use crate::kafka::{
     DeadLetterSource, Edge, Isolation, MemberSettings, Offsets, OffsetsError, Outgoing,
     ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
@@ -270,7 +271,7 @@ impl<E: Edge> Materializer<E> {
                     partition: None,
                     key: record.key(),
                     value: record.payload(),
-                    headers: Some(dead_letter_headers(&why, &source)),
+                    headers: Some(dead_letter_headers(&why, &source, Loss::default())),
                     track: None,
                 }])
             }

@@ -32,6 +32,7 @@ impl Process {
                 },
                 deadline_ms: enricher.deadline.as_millis() as i64,
                 transaction_steps: enricher.commit_records,
+                ..Rules::default()
             },
         }
     }

@@ -103,7 +103,7 @@ impl<E: Edge> Worker<E> {
         let due = self
             .opened
             .is_some_and(|at| self.since(at) >= self.parts.settings.commit_interval);
-        let full = self.staged.steps() >= self.parts.settings.rules.transaction_steps;
+        let full = self.staged.is_full(&self.parts.settings.rules);
         if due || full {
             self.commit()?;
         }
@@ -126,7 +126,7 @@ impl<E: Edge> Worker<E> {
         let now_ms = self.parts.edge.now_ms();
         let began = self.parts.edge.instant();
         let mut wait = self.patience();
-        while self.staged.steps() < settings.rules.transaction_steps {
+        while !self.staged.is_full(&settings.rules) {
             let Some(record) = self.transactor.poll(wait)? else {
                 break;
             };
