@@ -4,11 +4,11 @@
 /// record's length, attributes and deltas (21 at most), the lengths of its parts (15 at most).
 const FRAME: usize = 61 + 21 + 15;
 /// What the headers of an enriched record take at most, all but `backfill`.
-pub const ENRICHED_HEADERS: usize = 160;
+const ENRICHED_HEADERS: usize = 160;
 /// What one header takes beside its name and value.
 const HEADER_FRAME: usize = 7;
 /// What the headers of a dead letter take at most, all but the detail: the name of a topic has up to 249 characters.
-pub const DEAD_LETTER_HEADERS: usize = 640;
+const DEAD_LETTER_HEADERS: usize = 640;
 
 /// The size of a record, exact or too large by a few bytes.
 pub fn record_bytes(key: usize, value: usize, headers: usize) -> usize {

@@ -7,6 +7,7 @@
 
 mod error;
 mod materializer;
+mod pace;
 mod positions;
 mod replica;
 mod rows;
