@@ -6,6 +6,7 @@
 //! ```
 
 mod error;
+mod letter;
 mod materializer;
 mod pace;
 mod positions;

@@ -31,7 +31,7 @@ use crate::content::{
 use crate::health::Health;
 use crate::http::Api;
 use crate::kafka::topics::Topics;
-use crate::kafka::{Edge, Isolation, Kafka, TopicId, Transactor, topic_ids};
+use crate::kafka::{Edge, Isolation, Kafka, LimitReader, TopicId, Transactor, topic_ids};
 use crate::metrics::Metrics;
 use crate::recent::{Recent, RecentSettings};
 use secrecy::ExposeSecret;
@@ -90,7 +90,11 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
     let store = Store::open(&config.state_dir, &options)?;
     let rows = config.content.cache_rows.min(budget.content_rows);
     let table = ContentTable::new(store.clone(), rows);
-    let edge = Kafka::new(config.kafka.client(), budget.fetched, budget.sent);
+    let largest = settings::largest_record(&topics);
+    let (kafka, names) = (config.kafka.clone(), config.topics.clone());
+    let limits = LimitReader::new(kafka, names, largest, asked.clone());
+    let (client, shares) = (config.kafka.client(), (budget.fetched, budget.sent));
+    let edge = Kafka::new(client, shares, limits, &topics.limits.within(largest));
     let reader = edge.offsets(&enricher_group(&config), Isolation::Committed)?;
     let names = &config.topics;
     let owned = [
@@ -164,7 +168,7 @@ impl Process {
             return Ok(None);
         }
         let settings = RecentSettings {
-            client: config.kafka.client(),
+            client: self.edge.consumer(),
             topic: config.topics.enriched.to_string(),
             retention: config.recent.retention,
         };
@@ -256,6 +260,7 @@ impl Process {
             changelog_topic: config.topics.content_changelog.to_string(),
             changelog_partitions: self.topics.content_changelog_partitions,
             dlq_topic: config.topics.dlq.to_string(),
+            limits: self.topics.limits.within(self.largest_record()),
             time: config.content.time,
             commit_interval: config.content.commit_interval,
         };
