@@ -31,11 +31,15 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// All of a key and a value of these sizes where the topic takes records of `limit` bytes; else the first bytes, of
-    /// the value where the key fits.
+    /// All of a key and a value of these sizes where the topic takes records of `limit` bytes; else the first bytes: of the
+    /// value where the key fits, of both where it does not.
     pub fn within(limit: usize, key: usize, value: usize, detail: usize) -> Self {
         let room = limit.saturating_sub(record_bytes(0, 0, DEAD_LETTER_HEADERS + detail));
-        let key = key.min(room);
+        let key = if key <= room {
+            key
+        } else {
+            room - value.min(room / 2)
+        };
         Self {
             key,
             value: value.min(room - key),
@@ -54,7 +58,9 @@ mod tests {
             ((10, 90), (10, 90)),
             ((10, 91), (10, 90)),
             ((0, 1000), (0, 100)),
-            ((101, 7), (100, 0)),
+            ((100, 7), (100, 0)),
+            ((101, 7), (93, 7)),
+            ((101, 200), (50, 50)),
         ] {
             let kept = Kept::within(limit, key, value, 5);
             assert_eq!((kept.key, kept.value), (kept_key, kept_value));
