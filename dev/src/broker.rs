@@ -108,6 +108,11 @@ impl Broker {
         topic::create(&self.bootstrap, topics)
     }
 
+    /// Leaves a topic with this one setting of its own; all others are the broker's.
+    pub fn alter_topic(&self, topic: &str, key: &str, value: &str) -> Result<(), Error> {
+        topic::alter(&self.bootstrap, topic, key, value)
+    }
+
     /// Gives `visit` every committed record that a topic holds now.
     pub fn read_topic(
         &self,

@@ -126,6 +126,36 @@ impl Connect {
         }
     }
 
+    /// Deletes the connector, what it remembers, and its replication slot, then registers it again: it takes a snapshot of
+    /// everything once more.
+    pub fn recreate(&mut self, postgres: &Postgres) -> Result<(), Error> {
+        let connector = format!("{}/connectors/{CONNECTOR}", self.url);
+        // Offsets can be deleted of a connector that is stopped, and only once its tasks are gone.
+        for (method, path) in [
+            (Method::PUT, "/stop"),
+            (Method::DELETE, "/offsets"),
+            (Method::DELETE, ""),
+        ] {
+            let url = format!("{connector}{path}");
+            let start = Instant::now();
+            loop {
+                let answer = request(method.clone(), &url, None)?;
+                match answer.status {
+                    200..=299 => break,
+                    400 | 409 | 500 | 503 if start.elapsed() < START_LIMIT => {
+                        std::thread::sleep(LOOK_AGAIN);
+                    }
+                    status => {
+                        let reason = format!("{status}: {}", answer.body);
+                        return Err(Error::Http { url, reason });
+                    }
+                }
+            }
+        }
+        drop_slot(postgres)?;
+        self.register(postgres)
+    }
+
     /// The address of the REST interface.
     pub fn url(&self) -> &str {
         &self.url
@@ -144,6 +174,20 @@ impl Connect {
     /// Shuts the worker down in good order.
     pub fn stop(mut self) {
         self.service.stop(Signal::TERM, STOP_LIMIT);
+    }
+}
+
+/// Drops the connector's slot, once the connector has let go of it.
+fn drop_slot(postgres: &Postgres) -> Result<(), Error> {
+    let start = Instant::now();
+    loop {
+        let dropped =
+            postgres.query("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
+        match dropped {
+            Ok(_) => return Ok(()),
+            Err(error) if start.elapsed() > START_LIMIT => return Err(error),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Topics: to create before anything runs, and to read back when all is done.
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -72,6 +74,26 @@ pub(crate) fn create(bootstrap: &str, topics: &[Topic]) -> Result<(), Error> {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => return Err(failed(format!("{name}: {code}"))),
         }
+    }
+    Ok(())
+}
+
+/// Leaves a topic with this one setting of its own; all others are the broker's.
+pub(crate) fn alter(bootstrap: &str, topic: &str, key: &str, value: &str) -> Result<(), Error> {
+    let failed = |reason: String| Error::Kafka {
+        doing: format!("alter {topic}"),
+        reason,
+    };
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .map_err(|error| failed(error.to_string()))?;
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
+    let results = off_runtime(admin.alter_configs([&change], &options))?
+        .map_err(|error| failed(error.to_string()))?;
+    for result in results {
+        result.map_err(|(_, code)| failed(code.to_string()))?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ impl Feed {
         let producer = broker
             .client()
             .set("partitioner", "murmur2_random")
-            .set("message.max.bytes", "8388608")
+            .set("message.max.bytes", "16777216")
             .set("linger.ms", "0")
             .create()?;
         Ok(Self { producer })

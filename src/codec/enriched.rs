@@ -1,6 +1,7 @@
-//! The enriched event as JSON, byte for byte as the contract has it.
+//! The enriched event as JSON, byte for byte as the contract has it; and an event as the row it came from.
 
-use crate::domain::{ContentType, Enriched, Hundredths};
+use super::scalar::TimeMode;
+use crate::domain::{ContentType, Enriched, Event, Hundredths};
 
 /// Appends the JSON object: eleven fields in their fixed order, an absent value as `null`. Allocates only where `out` grows.
 pub fn write_enriched(enriched: &Enriched<'_, '_>, out: &mut Vec<u8>) {
@@ -35,6 +36,35 @@ pub fn write_enriched(enriched: &Enriched<'_, '_>, out: &mut Vec<u8>) {
     or_null(enriched.engagement.pct, out, |Hundredths(pct), out| {
         decimal(pct, 100, out);
     });
+    out.push(b'}');
+}
+
+/// Appends the event as a flattened row that reads back as the same event, for one whose record is no longer at hand.
+pub fn write_row(event: &Event<'_>, time: TimeMode, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"id\":");
+    integer(event.id.0, out);
+    out.extend_from_slice(b",\"content_id\":");
+    quoted(event.content_id.map(|id| id.text()).as_ref(), out);
+    out.extend_from_slice(b",\"user_id\":");
+    quoted(event.user_id.map(|id| id.text()).as_ref(), out);
+    out.extend_from_slice(b",\"event_type\":\"");
+    out.extend_from_slice(event.event_type.name().as_bytes());
+    out.extend_from_slice(b"\",\"event_ts\":");
+    match time {
+        TimeMode::Iso => {
+            out.push(b'"');
+            event.event_ts.write_to(out);
+            out.push(b'"');
+        }
+        TimeMode::EpochMillis => integer(event.event_ts.micros().div_euclid(1000), out),
+        TimeMode::EpochMicros => integer(event.event_ts.micros(), out),
+    }
+    out.extend_from_slice(b",\"duration_ms\":");
+    or_null(event.duration_ms, out, |millis, out| {
+        integer(i64::from(millis), out);
+    });
+    out.extend_from_slice(b",\"device\":");
+    or_null(event.device.as_deref(), out, text);
     out.push(b'}');
 }
 

@@ -6,8 +6,10 @@ mod depth;
 mod document;
 mod enriched;
 mod event;
+mod key;
 mod scalar;
 mod scan;
+mod size;
 mod text;
 
 pub use changelog::{
@@ -16,9 +18,11 @@ pub use changelog::{
 };
 pub use content::{Column, ContentChange, ContentPatch, Resolution, decode_content};
 pub use depth::DEPTH_LIMIT;
-pub use enriched::write_enriched;
+pub use enriched::{write_enriched, write_row};
 pub use event::{EventRecord, EventRules, IgnoredWhy, OperationRule, decode_event};
+pub use key::{KeyShape, partition_of};
 pub use scalar::TimeMode;
+pub use size::{Kept, enriched_headers_bytes, record_bytes};
 pub use text::RECORD_LIMIT;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! How much memory this process may take: the tightest limit of its control groups, else what the machine has.
+//! How much memory this process may take, the tightest limit of its control groups or else what the machine has, and what
+//! each part gets of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,54 @@ fn machine_bytes(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// A cached content row, with its share of the table that is half empty.
+const CACHED_ROW: u64 = 128;
+/// A container of published ids at its largest.
+const CONTAINER: u64 = 8 * KIB;
+/// Consumers beside the workers': materializer, replica, recent.
+const OTHER_CONSUMERS: u64 = 3;
+
+/// What each part that grows with the work gets of the memory limit. Every field is a maximum, in bytes unless it says
+/// otherwise. Together they are five eighths of the limit; the rest is for the program, queries and the index of parked
+/// events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Block cache of the store, memtables included: a quarter.
+    pub block_cache: u64,
+    /// Memtables of the store: a sixteenth.
+    pub memtables: u64,
+    /// Records fetched ahead, for one consumer: a sixteenth for all, and librdkafka's own bookkeeping takes as much again.
+    pub fetched: u64,
+    /// Records not yet acknowledged, for one producer: an eighth for all.
+    pub sent: u64,
+    /// Content rows kept decoded, in rows: a sixteenth.
+    pub content_rows: usize,
+    /// Containers of published ids that a partition keeps, in containers: a thirty-second for all.
+    pub seen_containers: usize,
+    /// Parked events of an open transaction, for one worker: a thirty-second for all.
+    pub transaction: u64,
+}
+
+impl Budget {
+    /// The parts of `limit` bytes in a process of so many workers, when it owns all partitions.
+    pub fn of(limit: u64, workers: usize, partitions: i32) -> Self {
+        let workers = (workers as u64).max(1);
+        let partitions = (i64::from(partitions).max(1)).cast_unsigned();
+        let containers = limit / 32 / CONTAINER / partitions;
+        Self {
+            block_cache: (limit / 4).clamp(16 * MIB, 4096 * MIB),
+            memtables: (limit / 16).clamp(8 * MIB, 64 * MIB),
+            fetched: (limit / 16 / (workers + OTHER_CONSUMERS)).clamp(MIB, 64 * MIB),
+            sent: (limit / 8 / (workers + 1)).clamp(4 * MIB, 256 * MIB),
+            content_rows: (limit / 16 / CACHED_ROW) as usize,
+            seen_containers: containers.clamp(4, 1024) as usize,
+            transaction: (limit / 32 / workers).clamp(MIB, 16 * MIB),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +124,35 @@ mod tests {
             Some(16_384)
         );
         assert!(memory_limit() > 0);
+    }
+
+    #[test]
+    fn the_parts_of_a_budget_stay_below_their_shares_however_many_there_are() {
+        for (workers, partitions) in [(1, 1), (4, 24), (16, 256)] {
+            let limit = 4 << 30;
+            let budget = Budget::of(limit, workers, partitions);
+            let many = workers as u64;
+            let sum = budget.block_cache
+                + 2 * budget.fetched * (many + OTHER_CONSUMERS)
+                + budget.sent * (many + 1)
+                + budget.content_rows as u64 * CACHED_ROW
+                + budget.seen_containers as u64 * CONTAINER * partitions as u64
+                + budget.transaction * many;
+            assert!(sum <= limit / 8 * 5, "{workers} workers take {sum}");
+        }
+    }
+
+    #[test]
+    fn a_budget_follows_the_limit_between_its_bounds() {
+        let small = Budget::of(256 << 20, 2, 4);
+        assert_eq!((small.block_cache, small.memtables), (64 * MIB, 16 * MIB));
+        assert_eq!(small.fetched, 16 * MIB / 5);
+        assert_eq!(small.content_rows, 131_072);
+        let none = Budget::of(u64::MAX, 2, 4);
+        assert_eq!((none.block_cache, none.memtables), (4096 * MIB, 64 * MIB));
+        assert_eq!((none.fetched, none.sent), (64 * MIB, 256 * MIB));
+        assert_eq!((none.seen_containers, none.transaction), (1024, 16 * MIB));
+        let tiny = Budget::of(0, 2, 4);
+        assert_eq!((tiny.fetched, tiny.seen_containers), (MIB, 4));
     }
 }

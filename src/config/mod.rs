@@ -24,12 +24,12 @@ mod values;
 pub use choices::{LogFormat, Roles};
 pub use error::ConfigError;
 pub use layers::{Flags, Layers, Origin};
-pub use memory::memory_limit;
+pub use memory::{Budget, memory_limit};
 pub use names::{BrokerList, InstanceName, PeerUrl, TopicName};
 pub use properties::Properties;
 pub use quantities::{Bytes, parse_duration, show_duration};
 pub use sections::{
-    Config, ContentConfig, EnricherConfig, HttpConfig, KafkaConfig, LogConfig, RecentConfig,
-    SeenConfig, StoreConfig, TopicNames,
+    Config, ContentConfig, EnricherConfig, HttpConfig, KafkaConfig, LogConfig, MemoryConfig,
+    RecentConfig, SeenConfig, StoreConfig, TopicNames,
 };
 pub use show::effective;

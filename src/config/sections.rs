@@ -24,7 +24,8 @@ const CENTURY: u64 = 36_500 * 86_400;
 section! {
     /// The settings at the top level of the file.
     struct TopLevel in "" {
-        /// Prefix of consumer groups and transactional ids; two deployments on one cluster need two.
+        /// Prefix of consumer groups and transactional ids. Two deployments on one cluster need two, and neither may be the
+        /// other with a hyphen and more behind it.
         app: InstanceName = Text("thmanyah"), flag "--app";
         /// Name of this instance, stable over restarts and unique in the deployment (a pod's ordinal is fine).
         instance: InstanceName = Required, flag "--instance";
@@ -36,6 +37,8 @@ section! {
         peers: Vec<PeerUrl> = Text(""), flag "--peers";
         /// What this instance runs.
         roles: Roles = Text("materializer,enricher,api"), flag "--roles";
+        /// Whether an event whose partition is not a function of its id stops the process; else it is counted and told.
+        strict_keys: bool = Text("false");
     }
 }
 
@@ -112,7 +115,7 @@ section! {
 section! {
     /// The content table.
     pub struct ContentConfig in "content" {
-        /// Content rows kept decoded in memory.
+        /// Content rows kept decoded in memory; fewer where a sixteenth of the memory limit holds fewer.
         cache_rows: usize = Text("1000000"), check |n| within(n, &1, &1_000_000_000);
         /// How often the materializer commits.
         commit_interval: Duration = Text("100ms"), check |t| between(*t, MILLISECOND, Duration::from_secs(10));
@@ -137,11 +140,19 @@ section! {
     /// The local store.
     pub struct StoreConfig in "store" {
         /// Memory for block cache and write buffers.
-        memory: Option<Bytes> = Unset("a share of the memory limit of this process");
+        memory: Option<Bytes> = Unset("a quarter of the memory limit, up to 4 GiB");
         /// Bound of the write-ahead log.
         wal_bytes: Bytes = Text("64 MiB"), check |b| within(b, &Bytes(1 << 20), &Bytes(1 << 40));
         /// Bound of all memtables together.
-        memtable_bytes: Bytes = Text("64 MiB"), check |b| within(b, &Bytes(1 << 20), &Bytes(1 << 40));
+        memtable_bytes: Option<Bytes> = Unset("a sixteenth of the memory limit, up to 64 MiB"), check |b| at_least(b.as_ref(), 1 << 20);
+    }
+}
+
+section! {
+    /// What this process may take.
+    pub struct MemoryConfig in "memory" {
+        /// What caches, buffers and queues are measured by.
+        limit: Option<Bytes> = Unset("that of the control group, else what the machine has"), check |b| at_least(b.as_ref(), 64 << 20);
     }
 }
 
@@ -180,6 +191,8 @@ pub struct Config {
     pub peers: Vec<PeerUrl>,
     /// What this instance runs.
     pub roles: Roles,
+    /// Whether an event whose partition is not a function of its id stops the process.
+    pub strict_keys: bool,
     /// How Kafka is reached.
     pub kafka: KafkaConfig,
     /// The topics' full names.
@@ -194,6 +207,8 @@ pub struct Config {
     pub recent: RecentConfig,
     /// The local store.
     pub store: StoreConfig,
+    /// What this process may take.
+    pub memory: MemoryConfig,
     /// The HTTP API.
     pub http: HttpConfig,
     /// What is logged.
@@ -211,6 +226,7 @@ impl Config {
             listen: top.listen,
             peers: top.peers,
             roles: top.roles,
+            strict_keys: top.strict_keys,
             kafka: KafkaConfig::load(layers)?,
             topics: TopicNames::load(layers)?,
             enricher: EnricherConfig::read(layers)?,
@@ -218,9 +234,15 @@ impl Config {
             content: ContentConfig::read(layers)?,
             recent: RecentConfig::read(layers)?,
             store: StoreConfig::read(layers)?,
+            memory: MemoryConfig::read(layers)?,
             http: HttpConfig::read(layers)?,
             log: LogConfig::read(layers)?,
         };
+        if takes_anothers_ids(&config.instance) {
+            let problem = "must not be or begin with `materializer`: its transactional ids would be those of another \
+                 instance's materializer; choose another name";
+            return Err(conflict(layers, "instance", problem));
+        }
         for (key, interval) in [
             ("enricher.commit_interval", config.enricher.commit_interval),
             ("content.commit_interval", config.content.commit_interval),
@@ -320,11 +342,20 @@ pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
         ContentConfig::SETTINGS,
         RecentConfig::SETTINGS,
         StoreConfig::SETTINGS,
+        MemoryConfig::SETTINGS,
         HttpConfig::SETTINGS,
         LogConfig::SETTINGS,
     ]
     .into_iter()
     .flatten()
+}
+
+/// A worker's transactional id is `{app}-{instance}-{number}`, the materializer's is `{app}-materializer-{instance}`: worker 0
+/// of an instance `materializer` would have the id of the materializer of an instance `0`, and each would fence the other.
+fn takes_anothers_ids(instance: &str) -> bool {
+    instance
+        .strip_prefix("materializer")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn conflict(layers: &Layers, key: &str, problem: &str) -> ConfigError {
@@ -353,6 +384,10 @@ fn cores() -> String {
 /// Bounds in seconds.
 fn from_to(time: Duration, min: u64, max: u64) -> Result<(), String> {
     between(time, Duration::from_secs(min), Duration::from_secs(max))
+}
+
+fn at_least(bytes: Option<&Bytes>, min: u64) -> Result<(), String> {
+    bytes.map_or(Ok(()), |bytes| within(bytes, &Bytes(min), &Bytes(1 << 40)))
 }
 
 fn between(time: Duration, min: Duration, max: Duration) -> Result<(), String> {

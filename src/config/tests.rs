@@ -141,6 +141,14 @@ fn every_error_names_the_setting_and_its_place_and_the_way_out() {
         ),
         ("instance = 'a b'", &["`instance` = \"a b\"", "A-Z a-z 0-9"]),
         ("instance = ''", &["`instance`", "1 to 64"]),
+        (
+            "instance = 'materializer'",
+            &["`instance`", ":1", "transactional ids"],
+        ),
+        (
+            "instance = 'materializer-1'",
+            &["`instance`", "another name"],
+        ),
         ("listen = '8080'", &["`listen`", "HOST:PORT"]),
         ("peers = ['10.0.0.1']", &["`peers`", "http://10.0.0.2:8080"]),
         (
@@ -178,6 +186,7 @@ fn every_error_names_the_setting_and_its_place_and_the_way_out() {
             "[store]\nwal_bytes = '64 mb'",
             &["`store.wal_bytes`", "MiB"],
         ),
+        ("[memory]\nlimit = '1 MiB'", &["`memory.limit`", "64 MiB"]),
         ("a = [", &[":1:", "not valid TOML"]),
         ("\n  b == 1", &[":2:6", "not valid TOML"]),
     ] {

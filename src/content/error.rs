@@ -15,6 +15,12 @@ pub enum MaterializerError {
     /// Committed offsets.
     #[error(transparent)]
     Offsets(#[from] OffsetsError),
+    /// A topic refuses a record, and its settings do not say why.
+    #[error(
+        "{0}, although it is no larger than the topic's max.message.bytes says; raise that, or give this user leave to \
+         describe the topic's configuration"
+    )]
+    Refused(String),
     /// The input lost records.
     #[error(
         "partition {partition} of `{topic}` begins at {start}, but it was processed up to {committed} only: rows are \

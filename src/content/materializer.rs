@@ -2,14 +2,15 @@
 //! letters, and its offsets, in one transaction.
 
 use super::error::MaterializerError;
+use super::letter::{bury, encode_within};
 use super::positions::ReplicaPositions;
 use super::table::{ContentTable, ContentTableError};
 use super::unreplicated::Unreplicated;
-use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content, encode_content};
+use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content};
 use crate::domain::ContentRow;
 use crate::kafka::{
-    DeadLetterSource, Edge, Isolation, MemberSettings, Offsets, OffsetsError, Outgoing,
-    ProducerError, ProducerSettings, Transactor, TransactorError, dead_letter_headers,
+    Edge, Isolation, MemberSettings, Offsets, OffsetsError, Outgoing, ProducerError,
+    ProducerSettings, TopicLimits, Transactor, TransactorError,
 };
 use crate::metrics::Metrics;
 use rdkafka::message::Message;
@@ -20,6 +21,8 @@ use thmanyah_state::Tables;
 
 /// Records in one transaction.
 const TRANSACTION_RECORDS: u64 = 5_000;
+/// Bytes of content rows in one transaction, which are kept until the replica shows them.
+const TRANSACTION_BYTES: usize = 8 << 20;
 /// One wait for a record.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -36,6 +39,8 @@ pub struct MaterializerSettings {
     pub changelog_partitions: i32,
     /// The dead letters.
     pub dlq_topic: String,
+    /// The largest records that the output topics take.
+    pub limits: TopicLimits,
     /// How `publish_ts` is written.
     pub time: TimeMode,
     /// How long a transaction stays open.
@@ -48,11 +53,17 @@ struct Counts {
     upserted: u64,
     deleted: u64,
     dead_letter: u64,
+    truncated: u64,
+    bytes: usize,
 }
 
 impl Counts {
     fn records(&self) -> u64 {
         self.upserted + self.deleted + self.dead_letter
+    }
+
+    fn is_full(&self) -> bool {
+        self.records() >= TRANSACTION_RECORDS || self.bytes >= TRANSACTION_BYTES
     }
 }
 
@@ -88,6 +99,8 @@ pub struct Materializer<E: Edge> {
     opened: Option<Instant>,
     /// When the markers were followed last.
     looked: Instant,
+    /// What the topics said when a record was refused last.
+    refused: Option<TopicLimits>,
 }
 
 impl<E: Edge> Materializer<E> {
@@ -110,6 +123,7 @@ impl<E: Edge> Materializer<E> {
         )?;
         Ok(Self {
             looked: edge.instant(),
+            refused: None,
             edge,
             settings,
             transactor,
@@ -185,11 +199,17 @@ impl<E: Edge> Materializer<E> {
         }
         self.open_gate()?;
         self.unreplicated.prune(&self.replica);
+        if self.unreplicated.is_crowded() {
+            // The replica comes first.
+            if self.opened.is_some() {
+                return self.commit();
+            }
+            self.edge.sleep(POLL);
+            return Ok(());
+        }
         let mut wait = POLL;
         let began = self.edge.instant();
-        while self.counts.records() < TRANSACTION_RECORDS
-            && self.edge.since(began) < self.settings.commit_interval
-        {
+        while !self.counts.is_full() && self.edge.since(began) < self.settings.commit_interval {
             if !self.poll(wait)? {
                 break;
             }
@@ -198,7 +218,7 @@ impl<E: Edge> Materializer<E> {
         let due = self
             .opened
             .is_some_and(|at| self.edge.since(at) >= self.settings.commit_interval);
-        if due || self.counts.records() >= TRANSACTION_RECORDS {
+        if due || self.counts.is_full() {
             return self.commit();
         }
         // Markers move the position without a record, and the watermark waits for committed positions.
@@ -226,53 +246,38 @@ impl<E: Edge> Materializer<E> {
             return Ok(true);
         };
         active.position = record.offset() + 1;
-        let change = decode_content(record.key(), record.payload(), self.settings.time);
-        let outgoing = match change {
+        let settings = &self.settings;
+        let change = decode_content(record.key(), record.payload(), settings.time);
+        let written = match change {
             Ok(ContentChange::Upsert(patch)) => {
-                let id = patch.id;
                 let row = resolve(patch, &self.unreplicated, &self.table, &self.metrics)?;
-                self.buffer.clear();
-                encode_content(&row, &mut self.buffer);
-                self.unreplicated.wrote(id, Some(row));
-                self.counts.upserted += 1;
-                transactor.send([Outgoing {
-                    topic: &self.settings.changelog_topic,
-                    partition: None,
-                    key: Some(&id.text()),
-                    value: Some(&self.buffer),
-                    headers: None,
-                    track: None,
-                }])
+                encode_within(&row, settings.limits.content, &mut self.buffer)
+                    .map(|()| (row.id, Some(row)))
             }
-            Ok(ContentChange::Delete(id)) => {
-                self.unreplicated.wrote(id, None);
-                self.counts.deleted += 1;
+            Ok(ContentChange::Delete(id)) => Ok((id, None)),
+            Err(why) => Err(why),
+        };
+        let outgoing = match written {
+            Ok((id, row)) => {
+                let upsert = row.is_some();
+                self.counts.upserted += u64::from(upsert);
+                self.counts.deleted += u64::from(!upsert);
+                self.counts.bytes += if upsert { self.buffer.len() } else { 0 };
+                self.unreplicated.wrote(id, row);
                 transactor.send([Outgoing {
-                    topic: &self.settings.changelog_topic,
+                    topic: &settings.changelog_topic,
                     partition: None,
                     key: Some(&id.text()),
-                    value: None,
+                    value: upsert.then_some(self.buffer.as_slice()),
                     headers: None,
                     track: None,
                 }])
             }
             Err(why) => {
-                let source = DeadLetterSource {
-                    stage: "materializer",
-                    topic: &self.settings.member.topic,
-                    partition: record.partition(),
-                    offset: record.offset(),
-                    timestamp_ms: record.timestamp().to_millis(),
-                };
+                let (letter, whole) = bury(settings, &record, &why);
                 self.counts.dead_letter += 1;
-                transactor.send([Outgoing {
-                    topic: &self.settings.dlq_topic,
-                    partition: None,
-                    key: record.key(),
-                    value: record.payload(),
-                    headers: Some(dead_letter_headers(&why, &source)),
-                    track: None,
-                }])
+                self.counts.truncated += u64::from(!whole);
+                transactor.send([letter])
             }
         };
         self.opened.get_or_insert_with(|| self.edge.instant());
@@ -297,6 +302,7 @@ impl<E: Edge> Materializer<E> {
         self.metrics.content.upserted.inc_by(counts.upserted);
         self.metrics.content.deleted.inc_by(counts.deleted);
         self.metrics.content.dead_letter.inc_by(counts.dead_letter);
+        self.metrics.truncated.inc_by(counts.truncated);
         if counts.records() > 0 {
             self.opened = None;
             let ends = self.changelog_ends()?;
@@ -390,6 +396,9 @@ impl<E: Edge> Materializer<E> {
             Err(MaterializerError::Transactor(TransactorError::Producer(failure))) => {
                 tracing::warn!(%failure, "the materializer starts over from what was committed");
                 self.forget_open();
+                if let ProducerError::TooLarge(why) = &failure {
+                    self.follow_limits(why)?;
+                }
                 let partitions = std::mem::take(&mut self.active).into_keys().collect();
                 match self.transactor.recover(&failure) {
                     Err(ProducerError::Stopped) => return Ok(()),
@@ -404,6 +413,23 @@ impl<E: Edge> Materializer<E> {
             }
             outcome => outcome,
         }
+    }
+
+    /// A topic takes less than was known, or else the same refusal would come for ever.
+    fn follow_limits(&mut self, refusal: &str) -> Result<(), MaterializerError> {
+        let Some(limits) = self.edge.limits() else {
+            // Brokers that do not answer now will answer when the record is refused again.
+            return Ok(());
+        };
+        if self.refused.replace(limits) == Some(limits) {
+            return Err(MaterializerError::Refused(refusal.to_owned()));
+        }
+        tracing::warn!(
+            ?limits,
+            "the topics take records of these sizes from now on"
+        );
+        self.settings.limits = limits;
+        Ok(())
     }
 
     fn forget_open(&mut self) {

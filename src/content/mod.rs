@@ -6,7 +6,9 @@
 //! ```
 
 mod error;
+mod letter;
 mod materializer;
+mod pace;
 mod positions;
 mod replica;
 mod rows;

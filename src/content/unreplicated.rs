@@ -5,6 +5,11 @@ use crate::domain::{ContentId, ContentRow};
 use foldhash::HashMap;
 use std::collections::{BTreeMap, VecDeque};
 
+/// What may be waited for before no more is written: the materializer can be faster than the replica for long.
+const CROWDED_BYTES: usize = 32 << 20;
+/// What a row takes beside its text.
+const ROW: usize = 200;
+
 /// Rows that this process wrote and its own replica may not show yet.
 #[derive(Default)]
 pub(super) struct Unreplicated {
@@ -12,11 +17,14 @@ pub(super) struct Unreplicated {
     /// Transactions whose rows are still here, with the changelog ends that cover them.
     ends: VecDeque<(u64, BTreeMap<i32, i64>)>,
     transaction: u64,
+    /// What the rows take, about; what was overwritten meanwhile counts until it is pruned.
+    bytes: usize,
 }
 
 impl Unreplicated {
     /// The open transaction holds this row.
     pub(super) fn wrote(&mut self, id: ContentId, row: Option<ContentRow>) {
+        self.bytes += bytes(row.as_ref());
         self.rows.insert(id, (row, self.transaction));
     }
 
@@ -43,6 +51,17 @@ impl Unreplicated {
         }
         if let Some(shown) = shown {
             self.rows.retain(|_, (_, transaction)| *transaction > shown);
+            self.bytes = self.rows.values().map(|(row, _)| bytes(row.as_ref())).sum();
         }
     }
+
+    /// Whether the replica has to come closer before more is written.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.bytes >= CROWDED_BYTES && !self.ends.is_empty()
+    }
+}
+
+fn bytes(row: Option<&ContentRow>) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    ROW + row.map_or(0, |row| text(&row.slug) + text(&row.title))
 }

@@ -1,5 +1,6 @@
 //! The content watermark W: everything that was in `content.raw` at wall time W is applied to this instance's table.
 
+use super::pace::Pace;
 use super::positions::ReplicaPositions;
 use crate::kafka::{Edge, Isolation, Offsets, OffsetsError};
 use crate::metrics::Metrics;
@@ -27,6 +28,8 @@ pub struct WatermarkSettings {
     pub changelog_topic: String,
     /// Its number of partitions.
     pub changelog_partitions: i32,
+    /// How long events wait for their content.
+    pub deadline: Duration,
 }
 
 /// The watermark as workers read it. Cheap to clone.
@@ -86,10 +89,13 @@ pub struct Vouching<E: Edge> {
     replica: ReplicaPositions,
     watermark: ContentWatermark,
     stage: Stage,
-    /// When the round began, by both clocks.
-    began: (i64, Instant),
-    /// The last W, and when its round began.
-    last: Option<(i64, Instant)>,
+    /// Keeps a jump of the wall clock from passing deadlines.
+    pace: Pace,
+    start: Instant,
+    /// When the round began.
+    began: Instant,
+    /// What W will be when the round is completed.
+    next: i64,
 }
 
 impl<E: Edge> Vouching<E> {
@@ -104,7 +110,10 @@ impl<E: Edge> Vouching<E> {
         let ends = edge.offsets(&settings.group, Isolation::Uncommitted)?;
         let now = edge.instant();
         Ok(Self {
-            began: (edge.now_ms(), now),
+            pace: Pace::new(settings.deadline.as_millis() as i64),
+            start: now,
+            began: now,
+            next: NONE,
             edge,
             settings,
             committed,
@@ -112,7 +121,6 @@ impl<E: Edge> Vouching<E> {
             replica,
             watermark,
             stage: Stage::Idle(now),
-            last: None,
         })
     }
 
@@ -123,7 +131,7 @@ impl<E: Edge> Vouching<E> {
             Err(error) => {
                 // Brokers that do not answer now will answer later; until then W stands still, which is safe.
                 tracing::debug!(%error, "the content watermark stands still");
-                self.stage = Stage::Idle(self.began.1 + INTERVAL);
+                self.stage = Stage::Idle(self.began + INTERVAL);
                 None
             }
         }
@@ -136,7 +144,11 @@ impl<E: Edge> Vouching<E> {
             if self.edge.instant() < from {
                 return Ok(None);
             }
-            self.began = (self.edge.now_ms(), self.edge.instant());
+            // IMPORTANT: the wall clock first. A pause in between then makes W early, which is safe.
+            let now_ms = self.edge.now_ms();
+            self.began = self.edge.instant();
+            let passed = self.began.saturating_duration_since(self.start);
+            self.next = self.pace.look(now_ms, passed.as_millis() as i64);
             let raw = 0..self.settings.raw_partitions;
             let bounds = self.committed.bounds(&self.settings.raw_topic, raw)?;
             self.stage = Stage::Materializing(bounds);
@@ -152,8 +164,9 @@ impl<E: Edge> Vouching<E> {
         if let Stage::Replicating(ends) = &self.stage
             && self.replica.reached(ends)
         {
-            self.stage = Stage::Idle(self.began.1 + INTERVAL);
-            return Ok(Some(self.vouch()));
+            self.stage = Stage::Idle(self.began + INTERVAL);
+            self.watermark.0.store(self.next, Ordering::Release);
+            return Ok(Some(self.next));
         }
         Ok(None)
     }
@@ -167,21 +180,5 @@ impl<E: Edge> Vouching<E> {
             let offset = committed.get(partition).and_then(|c| c.offset);
             offset.unwrap_or(*start) >= *end
         }))
-    }
-
-    /// The round's time is W now, but a jump of the wall clock must not pass deadlines: W moves by the time that really
-    /// passed at most, and follows the clock back, as times of parking do.
-    fn vouch(&mut self) -> i64 {
-        let (t, began) = self.began;
-        let w = match self.last {
-            Some((w, at)) => {
-                let passed = began.saturating_duration_since(at).as_millis() as i64;
-                t.min(w.saturating_add(passed))
-            }
-            None => t,
-        };
-        self.last = Some((w, began));
-        self.watermark.0.store(w, Ordering::Release);
-        w
     }
 }

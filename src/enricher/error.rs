@@ -1,7 +1,8 @@
 //! Why a step failed. Bad input never is an error: it becomes a dead letter.
 
+use super::rules::Misplaced;
 use crate::codec::ValueError;
-use crate::domain::{Container, EventId, Partition};
+use crate::domain::{Container, EventId, Offset, Partition};
 use std::fmt;
 
 /// Why a step failed.
@@ -17,6 +18,8 @@ pub enum TaskError<E> {
     PublishedTwice(Partition, EventId),
     /// A parked event's stored value cannot be read.
     ParkedUnreadable(Partition, EventId, ValueError),
+    /// A record does not lie where its id belongs, and keys are strict.
+    Misplaced(Partition, Offset, EventId, Misplaced),
 }
 
 impl<E: fmt::Display> fmt::Display for TaskError<E> {
@@ -37,6 +40,12 @@ impl<E: fmt::Display> fmt::Display for TaskError<E> {
             Self::PublishedTwice(partition, id) => write!(
                 f,
                 "partition {partition}: parked event {id} was published before; nothing was written"
+            ),
+            Self::Misplaced(partition, offset, id, why) => write!(
+                f,
+                "partition {partition}, offset {offset}: event {id} is misplaced: {why}. An id that comes in two partitions \
+                 would be published twice, so `strict_keys` stops here. Give upstream back its key converter and number of \
+                 partitions; to process such records all the same, set strict_keys = false"
             ),
             Self::ParkedUnreadable(partition, id, error) => {
                 write!(

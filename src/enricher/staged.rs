@@ -1,5 +1,6 @@
 //! What one transaction will hold: records to produce, changes of the pending table, and what to count once it committed.
 
+use super::rules::{Misplaced, Rules};
 use crate::domain::{ContentVersion, DeadLetter, EventId, JoinStatus, Offset, Partition};
 use foldhash::HashMap;
 use std::ops::Range;
@@ -44,7 +45,20 @@ pub enum Headers {
         raw_offset: Offset,
         /// Timestamp of that record, in milliseconds.
         raw_timestamp_ms: Option<i64>,
+        /// How much of the record is missing.
+        loss: Loss,
     },
+}
+
+/// What a dead letter does not carry of its record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// The key's length, when only its first bytes fitted.
+    pub key: Option<usize>,
+    /// The value's length, when only its first bytes fitted.
+    pub value: Option<usize>,
+    /// Whether the record was no longer at hand, so that key and value were made anew.
+    pub rebuilt: bool,
 }
 
 /// A record to produce. Its bytes are read with [`Staged::bytes`].
@@ -83,6 +97,10 @@ pub struct Counts {
     pub timed_out: u64,
     /// Events joined with a content of zero length.
     pub zero_length: u64,
+    /// Records that do not lie where their id belongs.
+    pub misplaced: u64,
+    /// Dead letters that lost a part of their record.
+    pub truncated: u64,
 }
 
 /// The open transaction. Outputs can be sent and dropped in between; the changes of the pending table stay until the
@@ -97,6 +115,7 @@ pub struct Staged {
     published: Vec<(Partition, EventId)>,
     counts: Counts,
     steps: usize,
+    misplaced: Option<(Partition, Offset, EventId, Misplaced)>,
 }
 
 impl Staged {
@@ -147,6 +166,16 @@ impl Staged {
         self.steps
     }
 
+    /// Whether the transaction is as large as it may become, in outcomes or in the memory that it holds until its end.
+    pub fn is_full(&self, rules: &Rules) -> bool {
+        self.steps >= rules.transaction_steps || self.parked_bytes.len() >= rules.transaction_bytes
+    }
+
+    /// The first record that does not lie where its id belongs.
+    pub fn misplaced(&self) -> Option<(Partition, Offset, EventId, Misplaced)> {
+        self.misplaced
+    }
+
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
         self.steps == 0
@@ -160,6 +189,7 @@ impl Staged {
         self.published.clear();
         self.counts = Counts::default();
         self.steps = 0;
+        self.misplaced = None;
     }
 
     /// Counts one outcome, which is one step.
@@ -178,6 +208,22 @@ impl Staged {
 
     pub(super) fn note_zero_length(&mut self) {
         self.counts.zero_length += 1;
+    }
+
+    pub(super) fn note_misplaced(
+        &mut self,
+        partition: Partition,
+        offset: Offset,
+        id: EventId,
+        why: Misplaced,
+    ) {
+        self.counts.misplaced += 1;
+        self.misplaced.get_or_insert((partition, offset, id, why));
+    }
+
+    /// Takes back the bytes written since `length` were staged; no output may hold them.
+    pub(super) fn take_back(&mut self, length: usize) {
+        self.bytes.truncate(length);
     }
 
     /// Appends bytes by `write` and says where they are.

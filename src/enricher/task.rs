@@ -1,12 +1,16 @@
 //! One partition's processing: decode, look the content up, decide, stage.
 
+use super::bury::{bury, bury_parked};
 use super::error::TaskError;
+use super::fit::{fits_once_it_leaves, too_large};
 use super::pending::Pending;
+use super::rules::Rules;
 use super::seen::Seen;
 use super::staged::{Headers, Output, Span, Staged, Stream};
 use super::view::View;
 use crate::codec::{
-    EventRecord, EventRules, decode_event, decode_parked, encode_parked, write_enriched,
+    EventRecord, decode_event, decode_parked, encode_parked, enriched_headers_bytes, record_bytes,
+    write_enriched,
 };
 use crate::domain::{
     ContentId, DeadLetter, Enriched, Event, EventId, JoinContent, JoinStatus, Ledger, Offset,
@@ -28,17 +32,6 @@ pub struct RawRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// Its `backfill` header.
     pub backfill: Option<&'a [u8]>,
-}
-
-/// What the configuration decides.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// How records are read.
-    pub events: EventRules,
-    /// How long an event waits for its content, in milliseconds.
-    pub deadline_ms: i64,
-    /// Releases and time-outs stop at this size of a transaction.
-    pub transaction_steps: usize,
 }
 
 /// The state of one partition beside the store: where it stands, its ledger, and the order of its parked events.
@@ -120,7 +113,7 @@ impl Task {
                 self.ledger.ignored += 1;
                 staged.count(|counts| counts.ignored += 1);
             }
-            Err(why) => self.bury(record, why, staged),
+            Err(why) => self.bury(record, why, rules, staged),
         }
         self.ledger.consumed += 1;
         self.position = record.offset.next();
@@ -137,7 +130,18 @@ impl Task {
         view: &V,
         staged: &mut Staged,
     ) -> Result<(), TaskError<V::Error>> {
-        if self.pending.contains(event.id) || self.is_published(event.id, view)? {
+        if let Some(why) = rules.keys.misplaced(record.key, event.id, self.partition) {
+            if rules.keys.strict {
+                return Err(TaskError::Misplaced(
+                    self.partition,
+                    record.offset,
+                    event.id,
+                    why,
+                ));
+            }
+            staged.note_misplaced(self.partition, record.offset, event.id, why);
+        }
+        if self.pending.contains(event.id) || self.is_published(event.id, rules, view)? {
             self.ledger.duplicate += 1;
             staged.count(|counts| counts.duplicate += 1);
             return Ok(());
@@ -146,7 +150,7 @@ impl Task {
             None => (None, JoinStatus::None),
             Some(id) => {
                 let Some(content) = view.content(id).map_err(TaskError::View)? else {
-                    self.park(record, id, event, now_ms, staged);
+                    self.park(record, id, event, rules, now_ms, staged);
                     return Ok(());
                 };
                 // Events of one content never overtake each other: those that wait leave first, and if they are too
@@ -154,20 +158,22 @@ impl Task {
                 self.release(id, content, rules, view, staged)?;
                 if self.pending.waits_for(id) {
                     self.pending.wake(id);
-                    self.park(record, id, event, now_ms, staged);
+                    self.park(record, id, event, rules, now_ms, staged);
                     return Ok(());
                 }
                 (Some(content), JoinStatus::Joined)
             }
         };
-        let backfill = record.backfill.map(|bytes| staged.copy(bytes));
         let origin = Origin {
             raw_offset: record.offset,
             raw_timestamp_ms: record.timestamp_ms,
-            backfill,
+            backfill: record.backfill,
         };
-        self.publish(&event, content, join_status, origin, view, staged)?;
-        staged.count(|counts| counts.enriched += 1);
+        let enriched = Enriched::join(&event, content, join_status);
+        match self.publish(&enriched, &origin, rules, view, staged)? {
+            Ok(_) => staged.count(|counts| counts.enriched += 1),
+            Err(why) => self.bury(record, why, rules, staged),
+        }
         Ok(())
     }
 
@@ -181,7 +187,7 @@ impl Task {
         staged: &mut Staged,
     ) -> Result<bool, TaskError<V::Error>> {
         while let Some(id) = self.pending.woken() {
-            if staged.steps() >= rules.transaction_steps {
+            if staged.is_full(rules) {
                 return Ok(true);
             }
             if let Some(content) = view.content(id).map_err(TaskError::View)? {
@@ -200,7 +206,7 @@ impl Task {
             if parked_at_ms.saturating_add(rules.deadline_ms) > watermark_ms {
                 break;
             }
-            if staged.steps() >= rules.transaction_steps {
+            if staged.is_full(rules) {
                 return Ok(true);
             }
             // IMPORTANT: a fresh read of the table, made after the watermark was read. The watermark says that what was
@@ -212,8 +218,9 @@ impl Task {
                 }
                 absent = Some(id);
             }
-            self.unpark(id, None, JoinStatus::Timeout, view, staged)?;
-            staged.count(|counts| counts.timed_out += 1);
+            if self.unpark(id, None, JoinStatus::Timeout, rules, view, staged)? {
+                staged.count(|counts| counts.timed_out += 1);
+            }
         }
         Ok(false)
     }
@@ -227,25 +234,28 @@ impl Task {
         view: &V,
         staged: &mut Staged,
     ) -> Result<(), TaskError<V::Error>> {
-        while self.pending.waits_for(id) && staged.steps() < rules.transaction_steps {
-            self.unpark(id, Some(content), JoinStatus::Late, view, staged)?;
-            staged.count(|counts| counts.released += 1);
+        while self.pending.waits_for(id) && !staged.is_full(rules) {
+            if self.unpark(id, Some(content), JoinStatus::Late, rules, view, staged)? {
+                staged.count(|counts| counts.released += 1);
+            }
         }
         Ok(())
     }
 
-    /// Publishes the next parked event of a content and takes it off the pending table.
+    /// Takes the next parked event of a content off the pending table and publishes it. False when it became a dead letter
+    /// instead: its topic takes smaller records than when the event was parked.
     fn unpark<V: View>(
         &mut self,
         content_id: ContentId,
         content: Option<JoinContent>,
         join_status: JoinStatus,
+        rules: &Rules,
         view: &V,
         staged: &mut Staged,
-    ) -> Result<(), TaskError<V::Error>> {
+    ) -> Result<bool, TaskError<V::Error>> {
         let partition = self.partition;
         let Some(id) = self.pending.front(content_id) else {
-            return Ok(());
+            return Ok(true);
         };
         let stored = match staged.parked(partition, id) {
             Some(value) => value,
@@ -256,13 +266,24 @@ impl Task {
         };
         let parked = decode_parked(&stored)
             .map_err(|error| TaskError::ParkedUnreadable(partition, id, error))?;
-        self.pending.leave(content_id);
         let origin = Origin {
             raw_offset: parked.raw_offset,
             raw_timestamp_ms: parked.raw_timestamp_ms,
-            backfill: parked.backfill.as_deref().map(|bytes| staged.copy(bytes)),
+            backfill: parked.backfill.as_deref(),
         };
-        let key = self.publish(&parked.event, content, join_status, origin, view, staged)?;
+        let enriched = Enriched::join(&parked.event, content, join_status);
+        let published = self.publish(&enriched, &origin, rules, view, staged)?;
+        self.pending.leave(content_id);
+        self.ledger.pending -= 1;
+        let fitted = published.is_ok();
+        let key = match published {
+            Ok(key) => key,
+            Err(why) => {
+                self.ledger.dead += 1;
+                bury_parked(partition, &parked, why, rules, staged);
+                staged.write(|out| write_id(id, out))
+            }
+        };
         staged.output(Output {
             stream: Stream::Pending,
             partition,
@@ -271,19 +292,25 @@ impl Task {
             headers: Headers::None,
         });
         staged.delete_parked(partition, id);
-        self.ledger.pending -= 1;
-        Ok(())
+        Ok(fitted)
     }
 
-    /// Parks an event: it leaves when its content arrives or its deadline passes.
+    /// Parks an event: it leaves when its content arrives or its deadline passes. One that is too large for the changelog,
+    /// or would be for the enriched topic once it leaves, is a dead letter now, while its record is at hand.
     fn park(
         &mut self,
         record: &RawRecord<'_>,
         content_id: ContentId,
         event: Event<'_>,
+        rules: &Rules,
         now_ms: i64,
         staged: &mut Staged,
     ) {
+        let backfill = record.backfill.map(<[u8]>::len);
+        if let Err(why) = fits_once_it_leaves(&event, backfill, rules, staged) {
+            self.bury(record, why, rules, staged);
+            return;
+        }
         let parked = ParkedEvent {
             event,
             raw_offset: record.offset,
@@ -292,8 +319,16 @@ impl Task {
             backfill: record.backfill.map(Cow::Borrowed),
         };
         let id = parked.event.id;
+        let before = staged.staged_bytes();
         let key = staged.write(|out| write_id(id, out));
         let value = staged.write(|out| encode_parked(&parked, out));
+        let size = record_bytes(key.len(), value.len(), 0);
+        if size > rules.limits.pending {
+            staged.take_back(before);
+            let why = too_large("parked", size, rules.limits.pending);
+            self.bury(record, why, rules, staged);
+            return;
+        }
         staged.put_parked(self.partition, id, &value);
         staged.output(Output {
             stream: Stream::Pending,
@@ -311,10 +346,11 @@ impl Task {
     fn is_published<V: View>(
         &mut self,
         id: EventId,
+        rules: &Rules,
         view: &V,
     ) -> Result<bool, TaskError<V::Error>> {
         let partition = self.partition;
-        self.seen.contains(id, |container| {
+        self.seen.contains(id, rules.seen_containers, |container| {
             let stored = view
                 .seen(partition, container, |bytes| {
                     RoaringBitmap::deserialize_from(bytes)
@@ -333,28 +369,36 @@ impl Task {
         self.seen.committed();
     }
 
-    /// Stages the enriched event and counts it in the ledger. Returns its key. The id must not have been published: that is
-    /// what exactly once means, so a second time stops the process instead.
+    /// Stages the enriched event and counts it in the ledger. Returns its key, or why it is too large, and then nothing is
+    /// staged. The id must not have been published: that is what exactly once means, so a second time stops the process
+    /// instead.
     fn publish<V: View>(
         &mut self,
-        event: &Event<'_>,
-        content: Option<JoinContent>,
-        join_status: JoinStatus,
-        origin: Origin,
+        enriched: &Enriched<'_, '_>,
+        origin: &Origin<'_>,
+        rules: &Rules,
         view: &V,
         staged: &mut Staged,
-    ) -> Result<Span, TaskError<V::Error>> {
-        if self.is_published(event.id, view)? {
-            return Err(TaskError::PublishedTwice(self.partition, event.id));
+    ) -> Result<Result<Span, DeadLetter>, TaskError<V::Error>> {
+        let id = enriched.event.id;
+        if self.is_published(id, rules, view)? {
+            return Err(TaskError::PublishedTwice(self.partition, id));
         }
-        self.seen.insert(event.id);
-        staged.publish(self.partition, event.id);
-        let enriched = Enriched::join(event, content, join_status);
+        let before = staged.staged_bytes();
+        let key = staged.write(|out| write_id(id, out));
+        let value = staged.write(|out| write_enriched(enriched, out));
+        let headers = enriched_headers_bytes(origin.backfill.map(<[u8]>::len));
+        let size = record_bytes(key.len(), value.len(), headers);
+        if size > rules.limits.enriched {
+            staged.take_back(before);
+            return Ok(Err(too_large("enriched", size, rules.limits.enriched)));
+        }
+        let backfill = origin.backfill.map(|bytes| staged.copy(bytes));
+        self.seen.insert(id);
+        staged.publish(self.partition, id);
         if enriched.length_seconds == Some(0) {
             staged.note_zero_length();
         }
-        let key = staged.write(|out| write_id(event.id, out));
-        let value = staged.write(|out| write_enriched(&enriched, out));
         staged.output(Output {
             stream: Stream::Enriched,
             partition: self.partition,
@@ -364,41 +408,34 @@ impl Task {
                 raw_offset: origin.raw_offset,
                 raw_timestamp_ms: origin.raw_timestamp_ms,
                 content_version: enriched.content_version,
-                join_status,
-                backfill: origin.backfill,
+                join_status: enriched.join_status,
+                backfill,
             },
         });
         self.ledger.enriched += 1;
-        Ok(key)
+        Ok(Ok(key))
     }
 
-    /// Stages a dead letter with the record's own key and value.
-    fn bury(&mut self, record: &RawRecord<'_>, why: DeadLetter, staged: &mut Staged) {
-        let key = record.key.map(|key| staged.copy(key));
-        let value = record.value.map(|value| staged.copy(value));
-        staged.output(Output {
-            stream: Stream::DeadLetters,
-            partition: self.partition,
-            key,
-            value,
-            headers: Headers::DeadLetter {
-                why,
-                raw_offset: record.offset,
-                raw_timestamp_ms: record.timestamp_ms,
-            },
-        });
+    fn bury(
+        &mut self,
+        record: &RawRecord<'_>,
+        why: DeadLetter,
+        rules: &Rules,
+        staged: &mut Staged,
+    ) {
+        bury(self.partition, record, why, rules, staged);
         self.ledger.dead += 1;
-        staged.count(|counts| counts.dead_letter += 1);
     }
 }
 
 /// What an enriched event tells about the record it came from.
-struct Origin {
+struct Origin<'a> {
     raw_offset: Offset,
     raw_timestamp_ms: Option<i64>,
-    backfill: Option<Span>,
+    backfill: Option<&'a [u8]>,
 }
 
-fn write_id(id: EventId, out: &mut Vec<u8>) {
+/// Writes an id as keys have it.
+pub(super) fn write_id(id: EventId, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(id.0).as_bytes());
 }

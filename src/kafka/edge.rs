@@ -4,6 +4,7 @@
 //! all of it runs under simulated faults as it runs in production.
 
 use super::changelog::ChangelogError;
+use super::limits::TopicLimits;
 use super::member::{Callbacks, MemberSettings};
 use super::offsets::{Committed, Isolation, OffsetsError};
 use super::producer::{Outgoing, ProducerSettings};
@@ -52,6 +53,12 @@ pub trait Edge: Clone + 'static {
         topic: &str,
         starts: BTreeMap<i32, i64>,
     ) -> Result<Self::Reader, ChangelogError>;
+
+    /// The largest records that the output topics take now; `None` when the brokers do not say. Producers made from now on
+    /// heed them.
+    fn limits(&self) -> Option<TopicLimits> {
+        None
+    }
 
     /// The wall clock, in milliseconds since the epoch.
     fn now_ms(&self) -> i64;
@@ -124,6 +131,11 @@ pub trait RawProducer {
 
     /// Why a record of this transaction was not delivered, if one was not.
     fn failed_delivery(&self) -> Option<String>;
+
+    /// Whether a record of this transaction was refused for its size.
+    fn too_large(&self) -> bool {
+        false
+    }
 
     /// Why the producer is of no more use, if it is not.
     fn fatal(&self) -> Option<String>;

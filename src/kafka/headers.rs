@@ -1,6 +1,7 @@
 //! Facts as Kafka headers: UTF-8 text, integers in decimal, each value its own header.
 
 use crate::domain::{ContentVersion, DeadLetter, JoinStatus};
+use crate::enricher::Loss;
 use rdkafka::message::{Header, OwnedHeaders};
 
 /// Where a dead letter comes from.
@@ -19,7 +20,11 @@ pub struct DeadLetterSource<'a> {
 }
 
 /// The headers of a dead letter.
-pub fn dead_letter_headers(why: &DeadLetter, source: &DeadLetterSource<'_>) -> OwnedHeaders {
+pub fn dead_letter_headers(
+    why: &DeadLetter,
+    source: &DeadLetterSource<'_>,
+    loss: Loss,
+) -> OwnedHeaders {
     let mut headers = Headers::with_capacity(7)
         .text("dlq-reason", why.reason.code())
         .text("dlq-detail", &why.detail)
@@ -29,6 +34,15 @@ pub fn dead_letter_headers(why: &DeadLetter, source: &DeadLetterSource<'_>) -> O
         .number("dlq-source-offset", source.offset);
     if let Some(ms) = source.timestamp_ms {
         headers = headers.number("dlq-source-timestamp", ms);
+    }
+    if let Some(length) = loss.value {
+        headers = headers.number("dlq-truncated", length);
+    }
+    if let Some(length) = loss.key {
+        headers = headers.number("dlq-truncated-key", length);
+    }
+    if loss.rebuilt {
+        headers = headers.text("dlq-rebuilt", "true");
     }
     headers.0
 }
@@ -102,5 +116,59 @@ impl Headers {
             *to = *from;
         }
         self.bytes(key, text.get(..len).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Kept, enriched_headers_bytes};
+    use crate::domain::{Offset, Partition, Reason};
+    use rdkafka::message::Headers as _;
+
+    /// What the headers take in a record: two lengths each, a byte or more.
+    fn bytes(headers: &OwnedHeaders) -> usize {
+        let length = |bytes: usize| bytes + if bytes < 64 { 1 } else { 2 };
+        headers
+            .iter()
+            .map(|header| length(header.key.len()) + length(header.value.map_or(0, <[u8]>::len)))
+            .sum()
+    }
+
+    #[test]
+    fn the_longest_headers_take_no_more_than_is_reckoned_with() {
+        let backfill = b"x".repeat(100);
+        let enriched = enriched_headers(&EnrichedSource {
+            partition: i32::MAX,
+            offset: i64::MAX,
+            timestamp_ms: Some(i64::MIN),
+            content_version: Some(ContentVersion {
+                partition: Partition(i32::MAX),
+                offset: Offset(i64::MAX),
+            }),
+            join_status: JoinStatus::Timeout,
+            backfill: Some(&backfill),
+        });
+        assert!(bytes(&enriched) <= enriched_headers_bytes(Some(100)));
+
+        let detail = "y".repeat(100);
+        let why = DeadLetter::new(Reason::UnknownContentType, detail);
+        let topic = "t".repeat(249);
+        let source = DeadLetterSource {
+            stage: "materializer",
+            topic: &topic,
+            partition: i32::MAX,
+            offset: i64::MAX,
+            timestamp_ms: Some(i64::MIN),
+        };
+        let loss = Loss {
+            key: Some(usize::MAX),
+            value: Some(usize::MAX),
+            rebuilt: true,
+        };
+        let headers = bytes(&dead_letter_headers(&why, &source, loss));
+        // What is kept beside headers of this length fits a record of the limit.
+        let kept = Kept::within(10_000, 0, usize::MAX, why.detail.len());
+        assert!(headers + kept.value < 10_000 - 61, "{headers}");
     }
 }

@@ -6,6 +6,7 @@ mod consumer;
 mod edge;
 mod ffi;
 mod headers;
+mod limits;
 mod member;
 mod offsets;
 mod producer;
@@ -21,6 +22,7 @@ pub use changelog::{ChangelogError, ChangelogReader};
 pub use edge::{CallError, Edge, GroupConsumer, LogReader, Offsets, PollFailure, RawProducer};
 pub use ffi::{DescribeError, TopicId};
 pub use headers::{DeadLetterSource, EnrichedSource, dead_letter_headers, enriched_headers};
+pub use limits::{LimitReader, TopicLimits};
 pub use member::{Callbacks, Changes, Member, MemberError, MemberSettings};
 pub use offsets::{Committed, Isolation, OffsetReader, OffsetsError};
 pub use producer::{Outgoing, ProducerError, ProducerSettings, Receipt, TransactionalProducer};
@@ -33,12 +35,30 @@ pub(crate) use ffi::topic_ids;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+/// What a broker answers at most, in bytes: a batch of the largest records that an input topic can hold comes whole.
+const LARGEST_ANSWER: u64 = 200 << 20;
+
+/// What every consumer begins with: one that fetches so many bytes ahead, unless the user has it otherwise.
+fn consumer_config(client: &ClientConfig, fetched: u64) -> ClientConfig {
+    let mut config = client.clone();
+    for (key, value) in [
+        ("queued.max.messages.kbytes", (fetched / 1024).max(1)),
+        ("fetch.message.max.bytes", fetched.clamp(1024, 1 << 20)),
+        ("fetch.max.bytes", fetched.clamp(1_000_000, 50 << 20)),
+        ("receive.message.max.bytes", LARGEST_ANSWER),
+    ] {
+        if config.get(key).is_none() {
+            config.set(key, value.to_string());
+        }
+    }
+    config
+}
+
 /// Fetch settings that every consumer of this process shares, unless the user set his own.
 fn fetch_defaults(config: &mut ClientConfig) {
     for (key, value) in [
         ("fetch.wait.max.ms", "50"),
         ("queued.min.messages", "20000"),
-        ("queued.max.messages.kbytes", "65536"),
         // A full queue pauses fetching for so long; the default of a second is longer than the queue lasts.
         ("fetch.queue.backoff.ms", "20"),
         ("fetch.error.backoff.ms", "100"),

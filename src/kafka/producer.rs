@@ -45,6 +45,10 @@ pub enum ProducerError {
     /// Nobody knows whether the commit happened: as [`Self::Replace`], and nothing is applied.
     #[error("the outcome of the commit is unknown: {0}")]
     UnknownOutcome(String),
+    /// A topic refused a record, or the batch it came in, for its size. As [`Self::Replace`]; and what the topics take is
+    /// asked for anew, as the same records would be refused for ever.
+    #[error("a record is too large for its topic: {0}")]
+    TooLarge(String),
     /// A rebalance came in between and aborted the transaction: its consequences come first.
     #[error("a rebalance came in between")]
     Interrupted,
@@ -160,14 +164,14 @@ impl<E: Edge> TransactionalProducer<E> {
         loop {
             let queued = producer
                 .queue(next)
-                .map_err(|reason| ProducerError::Abort(format!("topic `{topic}`: {reason}")))?;
-            let Some(refused) = queued else {
+                .map_err(|reason| refused(producer, format!("topic `{topic}`: {reason}")))?;
+            let Some(back) = queued else {
                 return Ok(());
             };
             producer.push(FLUSH_STEP);
             producer.serve();
             Self::check_deliveries(producer)?;
-            next = refused;
+            next = back;
         }
     }
 
@@ -268,7 +272,7 @@ impl<E: Edge> TransactionalProducer<E> {
         };
         Err(match producer.fatal() {
             Some(fatal) => ProducerError::Replace(format!("{fatal} ({why})")),
-            None => ProducerError::Abort(why),
+            None => refused(producer, why),
         })
     }
 
@@ -304,6 +308,15 @@ impl<E: Edge> TransactionalProducer<E> {
         }
         self.producer = Some(producer);
         Ok(())
+    }
+}
+
+/// What a record that was not delivered asks for.
+fn refused(producer: &impl RawProducer, why: String) -> ProducerError {
+    if producer.too_large() {
+        ProducerError::TooLarge(why)
+    } else {
+        ProducerError::Abort(why)
     }
 }
 

@@ -3,15 +3,17 @@
 use super::changelog::{ChangelogError, ChangelogReader};
 use super::consumer::RealConsumer;
 use super::edge::Edge;
+use super::limits::{LimitReader, TopicLimits};
 use super::member::{Callbacks, MemberSettings};
 use super::offsets::{Isolation, OffsetReader, OffsetsError};
 use super::producer::ProducerSettings;
-use super::real_producer::RealProducer;
+use super::real_producer::{Buffers, RealProducer};
 use crossbeam_channel::RecvTimeoutError;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thmanyah_state::Store;
 
@@ -23,12 +25,36 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 pub struct Kafka {
     /// Bootstrap servers and the user's own properties.
     client: ClientConfig,
+    /// The same, with how much a consumer fetches ahead.
+    consumer: ClientConfig,
+    /// What one producer may hold, in bytes.
+    sent: u64,
+    limits: LimitReader,
+    /// What one batch may hold, in bytes.
+    batch: Arc<AtomicU64>,
 }
 
 impl Kafka {
-    /// Clients will be made with these properties.
-    pub fn new(client: ClientConfig) -> Self {
-        Self { client }
+    /// Clients will be made with these properties. One consumer fetches `fetched` bytes ahead, one producer holds `sent`
+    /// bytes; batches stay below what `limits` say.
+    pub fn new(
+        client: ClientConfig,
+        (fetched, sent): (u64, u64),
+        limits: LimitReader,
+        now: &TopicLimits,
+    ) -> Self {
+        Self {
+            consumer: super::consumer_config(&client, fetched),
+            client,
+            sent,
+            limits,
+            batch: Arc::new(AtomicU64::new(now.smallest())),
+        }
+    }
+
+    /// What every consumer begins with.
+    pub fn consumer(&self) -> ClientConfig {
+        self.consumer.clone()
     }
 }
 
@@ -41,7 +67,11 @@ impl Edge for Kafka {
     type Store = Store;
 
     fn producer(&self, settings: &ProducerSettings) -> Result<RealProducer, String> {
-        RealProducer::new(&self.client, settings).map_err(|error| error.to_string())
+        let buffers = Buffers {
+            queue: self.sent,
+            batch: self.batch.load(Ordering::Relaxed),
+        };
+        RealProducer::new(&self.client, settings, buffers).map_err(|error| error.to_string())
     }
 
     fn join(
@@ -49,7 +79,8 @@ impl Edge for Kafka {
         settings: &MemberSettings,
         callbacks: Arc<Callbacks<Self>>,
     ) -> Result<RealConsumer, String> {
-        super::consumer::join(&self.client, settings, callbacks).map_err(|error| error.to_string())
+        super::consumer::join(&self.consumer, settings, callbacks)
+            .map_err(|error| error.to_string())
     }
 
     /// Lets a join that is under way end, but waits for that only so long: closing can hang for ever while an assignment is
@@ -70,7 +101,7 @@ impl Edge for Kafka {
     }
 
     fn offsets(&self, group: &str, isolation: Isolation) -> Result<OffsetReader, OffsetsError> {
-        OffsetReader::new(&self.client, group, isolation)
+        OffsetReader::new(&self.consumer, group, isolation)
     }
 
     fn reader(
@@ -78,7 +109,17 @@ impl Edge for Kafka {
         topic: &str,
         starts: BTreeMap<i32, i64>,
     ) -> Result<ChangelogReader, ChangelogError> {
-        ChangelogReader::open(&self.client, topic, starts)
+        ChangelogReader::open(&self.consumer, topic, starts)
+    }
+
+    fn limits(&self) -> Option<TopicLimits> {
+        match self.limits.read() {
+            Ok(limits) => limits.inspect(|now| self.batch.store(now.smallest(), Ordering::Relaxed)),
+            Err(error) => {
+                tracing::warn!("cannot find out what records the topics take: {error}");
+                None
+            }
+        }
     }
 
     #[allow(clippy::disallowed_methods)]

@@ -14,6 +14,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How much a producer may hold.
+#[derive(Clone, Copy)]
+pub(super) struct Buffers {
+    /// All records that are queued or on their way, in bytes.
+    pub(super) queue: u64,
+    /// Records in one batch, in bytes: a topic refuses a batch as a whole.
+    pub(super) batch: u64,
+}
+
+/// librdkafka's own default.
+const BATCH_BYTES: u64 = 1_000_000;
+
 /// The producer's client.
 pub struct RealProducer {
     producer: BaseProducer<Reports>,
@@ -23,8 +35,10 @@ impl RealProducer {
     pub(super) fn new(
         client: &ClientConfig,
         settings: &ProducerSettings,
+        buffers: Buffers,
     ) -> Result<Self, KafkaError> {
-        let producer = client_config(client, settings).create_with_context(Reports::default())?;
+        let config = client_config(client, settings, buffers);
+        let producer = config.create_with_context(Reports::default())?;
         Ok(Self { producer })
     }
 }
@@ -39,6 +53,7 @@ impl RawProducer for RealProducer {
     fn begin(&self) -> Result<(), CallError> {
         let reports = self.producer.context();
         reports.failed.store(false, Ordering::Release);
+        reports.too_large.store(false, Ordering::Release);
         *reports.first_failure.lock() = None;
         reports.delivered.lock().clear();
         self.producer.begin_transaction().map_err(failed)
@@ -54,6 +69,7 @@ impl RawProducer for RealProducer {
             return Ok(None);
         };
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            self.producer.context().note_size(&error);
             return Err(error.to_string());
         }
         Ok(Some(Outgoing {
@@ -118,6 +134,10 @@ impl RawProducer for RealProducer {
             .then(|| reports.first_failure.lock().clone().unwrap_or_default())
     }
 
+    fn too_large(&self) -> bool {
+        self.producer.context().too_large.load(Ordering::Acquire)
+    }
+
     fn fatal(&self) -> Option<String> {
         let (code, text) = self.producer.client().fatal_error()?;
         Some(format!("{code}: {text}"))
@@ -150,7 +170,15 @@ fn failed(error: KafkaError) -> CallError {
     }
 }
 
-fn client_config(client: &ClientConfig, settings: &ProducerSettings) -> ClientConfig {
+fn client_config(
+    client: &ClientConfig,
+    settings: &ProducerSettings,
+    buffers: Buffers,
+) -> ClientConfig {
+    let wished = client.get("batch.size").and_then(|size| size.parse().ok());
+    let batch = wished.unwrap_or(BATCH_BYTES).min(buffers.batch).max(1);
+    // The largest record must fit an empty queue.
+    let queue = buffers.queue.max(settings.max_record_bytes) / 1024 + 1;
     let mut config = client.clone();
     config
         .set("transactional.id", &settings.transactional_id)
@@ -163,13 +191,14 @@ fn client_config(client: &ClientConfig, settings: &ProducerSettings) -> ClientCo
         .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
         .set("retry.backoff.max.ms", "1000")
         .set("message.max.bytes", settings.max_record_bytes.to_string())
+        .set("batch.size", batch.to_string())
         .set("partitioner", "murmur2_random")
         .set("statistics.interval.ms", "1000")
         .set_log_level(RDKafkaLogLevel::Info);
     for (key, value) in [
         ("linger.ms", "20"),
         ("queue.buffering.max.messages", "500000"),
-        ("queue.buffering.max.kbytes", "262144"),
+        ("queue.buffering.max.kbytes", &queue.to_string()),
     ] {
         if config.get(key).is_none() {
             config.set(key, value);

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use std::collections::BTreeMap;
@@ -34,6 +34,8 @@ impl Track {
 #[derive(Default)]
 pub(super) struct Reports {
     pub(super) failed: AtomicBool,
+    /// Whether a record was refused for its size.
+    pub(super) too_large: AtomicBool,
     pub(super) first_failure: Mutex<Option<String>>,
     pub(super) delivered: Mutex<BTreeMap<(Track, i32), i64>>,
     /// Time-outs, retries and disconnects that could leave a copy of a request on its way.
@@ -46,6 +48,13 @@ impl Reports {
     fn fail(&self, why: String) {
         self.first_failure.lock().get_or_insert(why);
         self.failed.store(true, Ordering::Release);
+    }
+
+    /// Notes an error that says that a record, or the batch it came in, was too large.
+    pub(super) fn note_size(&self, error: &KafkaError) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+            self.too_large.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -101,7 +110,10 @@ impl ProducerContext for Reports {
                     *position = next.max(*position);
                 }
             }
-            Err((error, record)) => self.fail(format!("topic `{}`: {error}", record.topic())),
+            Err((error, record)) => {
+                self.note_size(error);
+                self.fail(format!("topic `{}`: {error}", record.topic()));
+            }
         }
     }
 }

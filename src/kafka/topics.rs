@@ -1,6 +1,7 @@
 //! The topics: what each must be, which are made here, and what is refused.
 
 use super::cluster::{Cluster, Settings, Shape};
+use super::limits::TopicLimits;
 use super::topic_spec::{Kind, Measures, Wanted, largest_input};
 use crate::config::{ContentConfig, KafkaConfig, RecentConfig, TopicNames, show_duration};
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +31,8 @@ pub struct Topics {
     pub dlq_partitions: i32,
     /// The largest record that an input topic accepts: a producer of dead letters must take as much.
     pub largest_input: u64,
+    /// The largest records that the output topics accept.
+    pub limits: TopicLimits,
 }
 
 /// What became of a topic.
@@ -266,6 +269,7 @@ impl Plan<'_> {
             content_changelog_partitions: count(&shapes, &self.names.content_changelog),
             dlq_partitions: count(&shapes, &self.names.dlq),
             largest_input: measures.largest_input,
+            limits: TopicLimits::of(self.names, &settings),
         })
     }
 
@@ -284,7 +288,7 @@ impl Plan<'_> {
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -148,6 +148,9 @@ impl<E: Edge> Transactor<E> {
                 }
                 self.metrics.producers_replaced.hidden_retry.inc();
             }
+            ProducerError::TooLarge(_) => {
+                self.metrics.transactions.aborted.inc();
+            }
             ProducerError::Replace(_) => {
                 self.metrics.transactions.aborted.inc();
                 self.metrics.producers_replaced.fatal.inc();

@@ -149,6 +149,8 @@ pub struct Metrics {
     pub infinite_publish_ts: Counter,
     /// Events whose partition is not a function of their id.
     pub misplaced_records: Counter,
+    /// Dead letters that lost a part of their record.
+    pub truncated: Counter,
     /// Partitions that a stable group left without an owner.
     pub unowned_partitions: Gauge,
     lag: Family<PerPartition, Gauge>,
@@ -224,6 +226,11 @@ impl Metrics {
                 ours,
                 "misplaced_records",
                 "Events whose partition is not a function of their id",
+            ),
+            truncated: plain(
+                ours,
+                "truncated_dead_letters",
+                "Dead letters too large for their topic, which kept their first bytes",
             ),
             unowned_partitions: plain(
                 ours,

@@ -52,7 +52,7 @@ impl<E: Edge> Worker<E> {
         self.writes.set_position(table, partition, position);
     }
 
-    pub(super) fn count(&self) {
+    pub(super) fn count(&mut self) {
         let metrics = &self.parts.metrics;
         let counts = self.staged.counts();
         metrics.records_consumed.inc_by(counts.consumed);
@@ -64,5 +64,17 @@ impl<E: Edge> Worker<E> {
         metrics.events.released.inc_by(counts.released);
         metrics.events.timed_out.inc_by(counts.timed_out);
         metrics.zero_length.inc_by(counts.zero_length);
+        metrics.truncated.inc_by(counts.truncated);
+        metrics.misplaced_records.inc_by(counts.misplaced);
+        let Some((partition, offset, id, why)) = self.staged.misplaced() else {
+            return;
+        };
+        let now = self.parts.edge.instant();
+        if let Some(count) = self.misplaced.told(now, counts.misplaced) {
+            tracing::warn!(
+                count, %partition, %offset, %id,
+                "records do not lie where their ids belong: {why}; an id that comes in two partitions is published twice"
+            );
+        }
     }
 }

@@ -90,6 +90,12 @@ pub enum WorkerError {
     /// A content row.
     #[error(transparent)]
     Content(#[from] ContentTableError),
+    /// A topic refuses a record, and its settings do not say why.
+    #[error(
+        "{0}, although it is no larger than the topic's max.message.bytes says; raise that, or give this user leave to \
+         describe the topic's configuration"
+    )]
+    Refused(String),
     /// The step found the state broken.
     #[error("{0}")]
     Broken(String),

@@ -23,7 +23,7 @@ pub use restorer::{Restorer, Restoring};
 pub use view::StoreView;
 pub use worker::Worker;
 
-use crate::config::{Config, memory_limit};
+use crate::config::{Budget, Bytes, Config, memory_limit};
 use crate::content::{
     ContentTable, ContentWatermark, Materializer, MaterializerSettings, Replica, ReplicaPositions,
     ReplicaSettings, WatermarkSettings,
@@ -31,7 +31,7 @@ use crate::content::{
 use crate::health::Health;
 use crate::http::Api;
 use crate::kafka::topics::Topics;
-use crate::kafka::{Edge, Isolation, Kafka, TopicId, Transactor, topic_ids};
+use crate::kafka::{Edge, Isolation, Kafka, LimitReader, TopicId, Transactor, topic_ids};
 use crate::metrics::Metrics;
 use crate::recent::{Recent, RecentSettings};
 use secrecy::ExposeSecret;
@@ -53,6 +53,7 @@ const DESCRIBE: Duration = Duration::from_secs(30);
 struct Process {
     edge: Kafka,
     config: Arc<Config>,
+    budget: Budget,
     topics: Topics,
     ids: BTreeMap<String, TopicId>,
     cluster: String,
@@ -73,19 +74,27 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
             listen: config.listen,
             reason,
         })?;
+    let limit = config
+        .memory
+        .limit
+        .map_or_else(memory_limit, |bytes| bytes.0);
+    let budget = Budget::of(limit, config.enricher.workers, topics.raw_partitions);
+    tracing::info!(limit, ?budget, "memory");
+    let or = |bytes: Option<Bytes>, share: u64| bytes.map_or(share, |bytes| bytes.0) as usize;
     let options = Options {
+        block_cache_bytes: or(config.store.memory, budget.block_cache),
+        memtable_bytes: or(config.store.memtable_bytes, budget.memtables),
         wal_bytes: config.store.wal_bytes.0,
-        memtable_bytes: config.store.memtable_bytes.0 as usize,
-        ..Options::for_memory(
-            config
-                .store
-                .memory
-                .map_or_else(memory_limit, |bytes| bytes.0),
-        )
+        ..Options::default()
     };
     let store = Store::open(&config.state_dir, &options)?;
-    let table = ContentTable::new(store.clone(), config.content.cache_rows);
-    let edge = Kafka::new(config.kafka.client());
+    let rows = config.content.cache_rows.min(budget.content_rows);
+    let table = ContentTable::new(store.clone(), rows);
+    let largest = settings::largest_record(&topics);
+    let (kafka, names) = (config.kafka.clone(), config.topics.clone());
+    let limits = LimitReader::new(kafka, names, largest, asked.clone());
+    let (client, shares) = (config.kafka.client(), (budget.fetched, budget.sent));
+    let edge = Kafka::new(client, shares, limits, &topics.limits.within(largest));
     let reader = edge.offsets(&enricher_group(&config), Isolation::Committed)?;
     let names = &config.topics;
     let owned = [
@@ -104,6 +113,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
     let process = Process {
         edge,
         config: Arc::new(config),
+        budget,
         topics,
         ids,
         cluster,
@@ -158,7 +168,7 @@ impl Process {
             return Ok(None);
         }
         let settings = RecentSettings {
-            client: config.kafka.client(),
+            client: self.edge.consumer(),
             topic: config.topics.enriched.to_string(),
             retention: config.recent.retention,
         };
@@ -251,6 +261,7 @@ impl Process {
             changelog_topic: config.topics.content_changelog.to_string(),
             changelog_partitions: self.topics.content_changelog_partitions,
             dlq_topic: config.topics.dlq.to_string(),
+            limits: self.topics.limits.within(self.largest_record()),
             time: config.content.time,
             commit_interval: config.content.commit_interval,
         };
@@ -276,6 +287,7 @@ impl Process {
             raw_partitions: self.topics.content_raw_partitions,
             changelog_topic: config.topics.content_changelog.to_string(),
             changelog_partitions: self.topics.content_changelog_partitions,
+            deadline: config.enricher.deadline,
         };
         let (watermark, positions) = (self.watermark.clone(), positions.clone());
         let (edge, metrics) = (self.edge.clone(), self.metrics.clone());

@@ -64,6 +64,7 @@ pub(super) fn outgoing<'a>(
             why,
             raw_offset,
             raw_timestamp_ms,
+            loss,
         } => Some(dead_letter_headers(
             why,
             &DeadLetterSource {
@@ -73,6 +74,7 @@ pub(super) fn outgoing<'a>(
                 offset: raw_offset.0,
                 timestamp_ms: *raw_timestamp_ms,
             },
+            *loss,
         )),
     };
     Outgoing {

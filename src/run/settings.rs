@@ -5,10 +5,13 @@ use super::barrier::BarrierSettings;
 use super::parts::WorkerSettings;
 use crate::codec::EventRules;
 use crate::config::Config;
-use crate::enricher::Rules;
-use crate::kafka::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES};
+use crate::enricher::{KeyRules, Rules};
+use crate::kafka::topics::{DEAD_LETTER_HEADERS, RECORD_BYTES, Topics};
 use crate::kafka::{MemberSettings, ProducerSettings};
 use std::sync::Arc;
+
+/// librdkafka makes no larger ones.
+const LARGEST_RECORD: u64 = 1_000_000_000;
 
 impl Process {
     pub(super) fn worker_settings(&self) -> WorkerSettings {
@@ -32,6 +35,14 @@ impl Process {
                 },
                 deadline_ms: enricher.deadline.as_millis() as i64,
                 transaction_steps: enricher.commit_records,
+                transaction_bytes: self.budget.transaction as usize,
+                limits: self.topics.limits.within(self.largest_record()).sizes(),
+                keys: KeyRules {
+                    partitions: self.topics.raw_partitions,
+                    strict: self.config.strict_keys,
+                    ..KeyRules::default()
+                },
+                seen_containers: self.budget.seen_containers,
             },
         }
     }
@@ -56,9 +67,14 @@ impl Process {
         ProducerSettings {
             transactional_id: transactional_id.to_owned(),
             transaction_timeout: self.config.kafka.transaction_timeout,
-            max_record_bytes: RECORD_BYTES.max(self.topics.largest_input + DEAD_LETTER_HEADERS),
+            max_record_bytes: self.largest_record(),
             stop: Arc::clone(&self.stop),
         }
+    }
+
+    /// The largest record that a producer makes: a dead letter that is whole.
+    pub(super) fn largest_record(&self) -> u64 {
+        largest_record(&self.topics)
     }
 
     pub(super) fn member_settings(
@@ -77,6 +93,11 @@ impl Process {
             max_poll_interval: kafka.max_poll_interval,
         }
     }
+}
+
+/// The largest record that a producer makes: a dead letter that is whole.
+pub(super) fn largest_record(topics: &Topics) -> u64 {
+    (topics.largest_input + DEAD_LETTER_HEADERS).clamp(RECORD_BYTES, LARGEST_RECORD)
 }
 
 /// The enricher's consumer group.

@@ -6,8 +6,9 @@ use super::lease::Lease;
 use super::parts::WorkerParts;
 use super::records::{outgoing, raw_record};
 use crate::domain::{Ledger, Offset, Partition};
-use crate::enricher::{Staged, Task};
-use crate::kafka::{Edge, ProducerError, Transactor, TransactorError};
+use crate::enricher::{Rules, Staged, Task};
+use crate::kafka::{Edge, ProducerError, TopicLimits, Transactor, TransactorError};
+use crate::logging::Seldom;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,12 @@ pub struct Worker<E: Edge> {
     pub(super) transactor: Transactor<E>,
     pub(super) tasks: BTreeMap<i32, Owned>,
     pub(super) staged: Staged,
+    /// The step's rules; the limits in them follow the topics'.
+    rules: Rules,
+    /// What the topics said when a record was refused last.
+    limits: Option<TopicLimits>,
+    /// Misplaced records are told of now and then.
+    pub(super) misplaced: Seldom,
     opened: Option<Instant>,
     /// Whether releases or time-outs are left over from the last transaction.
     more: bool,
@@ -52,10 +59,13 @@ impl<E: Edge> Worker<E> {
     pub fn new(parts: WorkerParts<E>, transactor: Transactor<E>) -> Self {
         let now = parts.edge.instant();
         Self {
+            rules: parts.settings.rules.clone(),
             parts,
             transactor,
             tasks: BTreeMap::new(),
             staged: Staged::default(),
+            limits: None,
+            misplaced: Seldom::default(),
             opened: None,
             more: false,
             writes: WriteSet::new(),
@@ -103,7 +113,7 @@ impl<E: Edge> Worker<E> {
         let due = self
             .opened
             .is_some_and(|at| self.since(at) >= self.parts.settings.commit_interval);
-        let full = self.staged.steps() >= self.parts.settings.rules.transaction_steps;
+        let full = self.staged.is_full(&self.rules);
         if due || full {
             self.commit()?;
         }
@@ -126,7 +136,7 @@ impl<E: Edge> Worker<E> {
         let now_ms = self.parts.edge.now_ms();
         let began = self.parts.edge.instant();
         let mut wait = self.patience();
-        while self.staged.steps() < settings.rules.transaction_steps {
+        while !self.staged.is_full(&self.rules) {
             let Some(record) = self.transactor.poll(wait)? else {
                 break;
             };
@@ -138,7 +148,7 @@ impl<E: Edge> Worker<E> {
             let view = &self.parts.view;
             owned
                 .task
-                .record(&raw, &settings.rules, now_ms, view, &mut self.staged)?;
+                .record(&raw, &self.rules, now_ms, view, &mut self.staged)?;
             drop(record);
             let crowded = self.staged.outputs().len() >= SEND_OUTPUTS
                 || self.staged.staged_bytes() >= SEND_BYTES;
@@ -175,7 +185,10 @@ impl<E: Edge> Worker<E> {
     fn drive(&mut self) -> Result<(), WorkerError> {
         // IMPORTANT: the watermark is read before the look-ups that a time-out rests on.
         let watermark = self.parts.watermark.get();
-        let rules = &self.parts.settings.rules;
+        // One from the future was made before the clock stepped back, and says nothing of what is parked since.
+        let now_ms = self.parts.edge.now_ms();
+        let watermark = watermark.filter(|w| *w <= now_ms);
+        let rules = &self.rules;
         self.more = false;
         for owned in self.tasks.values_mut() {
             self.more |= owned
@@ -339,11 +352,32 @@ impl<E: Edge> Worker<E> {
         };
         tracing::warn!(worker = self.parts.number, %failure, "starting over from what was committed");
         self.drop_open();
+        if let ProducerError::TooLarge(why) = &failure {
+            self.follow_limits(why)?;
+        }
         match self.transactor.recover(&failure) {
             Err(ProducerError::Stopped) => return Ok(()),
             outcome => outcome?,
         }
         self.restore(Vec::new())
+    }
+
+    /// A topic takes less than was known: from here on what is too large for it is a dead letter. A refusal that what the
+    /// topics say does not explain would come again for ever.
+    fn follow_limits(&mut self, refusal: &str) -> Result<(), WorkerError> {
+        let Some(limits) = self.parts.edge.limits() else {
+            // Brokers that do not answer now will answer when the record is refused again.
+            return Ok(());
+        };
+        if self.limits.replace(limits) == Some(limits) {
+            return Err(WorkerError::Refused(refusal.to_owned()));
+        }
+        tracing::warn!(
+            ?limits,
+            "the topics take records of these sizes from now on"
+        );
+        self.rules.limits = limits.sizes();
+        Ok(())
     }
 
     fn drop_open(&mut self) {

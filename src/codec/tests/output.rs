@@ -1,7 +1,7 @@
 //! The enriched JSON, byte for byte.
 
 use super::*;
-use crate::codec::write_enriched;
+use crate::codec::{write_enriched, write_row};
 use crate::domain::{
     ContentType, ContentVersion, Enriched, JoinContent, JoinStatus, Offset, Partition,
 };
@@ -134,4 +134,22 @@ fn every_character_below_the_surrogates_survives() {
     let device: String = (0..0xd800).filter_map(char::from_u32).collect();
     let json = serde_json::to_string(&device).expect("JSON");
     assert_eq!(with_device(&json), json);
+}
+
+#[test]
+fn an_event_written_as_a_row_reads_back_as_itself() {
+    for device in [r#""ب \"x\"""#, "null"] {
+        let record = envelope(&with(EVENT_ROW, "device", device), "c");
+        let first = event(&record);
+        for time in [TimeMode::Iso, TimeMode::EpochMillis, TimeMode::EpochMicros] {
+            let mut row = Vec::new();
+            write_row(&first, time, &mut row);
+            let rules = EventRules {
+                time,
+                ..EventRules::default()
+            };
+            let again = decode_event(Some(&row), &rules);
+            assert_eq!(again, Ok(EventRecord::Event(first.clone())));
+        }
+    }
 }

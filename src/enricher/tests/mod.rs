@@ -1,10 +1,12 @@
 //! The step driven by hand: records, arrivals and the watermark in; staged outputs and a ledger out.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod limits;
+mod placement;
 mod published;
 
 use super::*;
-use crate::codec::{EventRules, encode_parked};
+use crate::codec::encode_parked;
 use crate::domain::{
     Container, ContentId, ContentType, ContentVersion, EventId, JoinContent, JoinStatus, Ledger,
     Offset, ParkedEvent, Partition,
@@ -21,9 +23,9 @@ const DEADLINE: i64 = 1_000;
 
 fn rules(transaction_steps: usize) -> Rules {
     Rules {
-        events: EventRules::default(),
         deadline_ms: DEADLINE,
         transaction_steps,
+        ..Rules::default()
     }
 }
 
