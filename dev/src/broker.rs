@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::child::{Service, run};
 use crate::scratch_dir::ScratchDir;
-use crate::{Error, Topic, cache, free_port, topic};
+use crate::{Error, Proxy, Topic, cache, free_port, topic};
 
 /// A start takes one to three seconds on an idle machine; a loaded one gets its time.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -28,9 +28,19 @@ pub struct BrokerOptions {
     pub properties: Vec<(String, String)>,
     /// Heap in MiB and the full compiler, for a broker under load; small and quick to start if none is given.
     pub heap_mib: Option<u32>,
+    /// Proxies in front of it, each by a listener of its own: the port here and the one that clients are told.
+    proxied: Vec<(u16, u16)>,
 }
 
 impl BrokerOptions {
+    /// The same with a listener whose clients come through a proxy. Clients of the usual listener do not. Brokers of one
+    /// cluster need the same number of proxies in the same order: a client stays with the listener it came by.
+    #[must_use]
+    pub fn behind(mut self, proxy: &Proxy) -> Self {
+        self.proxied.push((proxy.upstream(), proxy.port()));
+        self
+    }
+
     /// The same with one more property.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
@@ -60,6 +70,7 @@ impl Broker {
             .replace("${DIR}", &log_dir.display().to_string())
             .replace("${PORT}", &port.to_string())
             .replace("${CONTROLLER_PORT}", &controller.to_string());
+        properties.push_str(&listeners(port, controller, &options.proxied));
         for (key, value) in options.properties {
             properties.extend([&key, "=", &value, "\n"]);
         }
@@ -189,6 +200,31 @@ impl Broker {
                 .is_ok_and(|metadata| !metadata.brokers().is_empty())
         })
     }
+}
+
+/// The properties that name every listener; they override those for a broker without a proxy.
+fn listeners(port: u16, controller: u16, proxied: &[(u16, u16)]) -> String {
+    // The name of a listener, where it is bound, and what clients are told.
+    let mut all = vec![("PLAINTEXT".to_owned(), port, Some(port))];
+    all.push(("CONTROLLER".to_owned(), controller, None));
+    for (number, (here, told)) in proxied.iter().enumerate() {
+        all.push((format!("PROXY{number}"), *here, Some(*told)));
+    }
+    let joined = |parts: Vec<String>| parts.join(",");
+    let at = |name: &str, port: u16| format!("{name}://127.0.0.1:{port}");
+    let bound = joined(all.iter().map(|(name, here, _)| at(name, *here)).collect());
+    let told = all
+        .iter()
+        .filter_map(|(name, _, told)| Some(at(name, (*told)?)));
+    let advertised = joined(told.collect());
+    let protocols = joined(
+        all.iter()
+            .map(|(name, ..)| format!("{name}:PLAINTEXT"))
+            .collect(),
+    );
+    format!(
+        "listeners={bound}\nadvertised.listeners={advertised}\nlistener.security.protocol.map={protocols}\n"
+    )
 }
 
 /// Makes a formatted log directory with a cluster id of its own.

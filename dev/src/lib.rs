@@ -26,6 +26,7 @@ mod http;
 mod ports;
 mod postgres;
 mod processor;
+mod proxy;
 mod scratch_dir;
 mod topic;
 
@@ -37,5 +38,6 @@ pub use http::{Answer, get};
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use processor::{Processor, ProcessorOptions, sum_of, target_dir};
+pub use proxy::{ApiKey, Proxy, Requests, Trap};
 pub use scratch_dir::ScratchDir;
 pub use topic::Topic;
