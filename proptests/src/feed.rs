@@ -33,7 +33,9 @@ pub struct Feed {
 impl Feed {
     /// A producer with the partitioner that Debezium's has.
     pub fn new(broker: &Broker) -> Result<Self> {
-        Self::with(broker.client())
+        let mut client = broker.client();
+        client.set("linger.ms", "0");
+        Self::with(client)
     }
 
     /// The same, with settings of its own.
@@ -41,7 +43,6 @@ impl Feed {
         let producer = client
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", "8388608")
-            .set("linger.ms", "0")
             .create()?;
         Ok(Self { producer })
     }

@@ -16,12 +16,20 @@ where
     }
 }
 
+/// All kinds of faults, or those in whose names one of the words of `CHAOS_ONLY` occurs; words are separated by commas.
+fn kinds() -> Vec<Kind> {
+    let only = std::env::var("CHAOS_ONLY").unwrap_or_default();
+    let words: Vec<&str> = only.split(',').filter(|word| !word.is_empty()).collect();
+    let wanted = |kind: &Kind| words.is_empty() || words.iter().any(|w| kind.name().contains(w));
+    Kind::ALL.into_iter().filter(wanted).collect()
+}
+
 #[allow(clippy::print_stdout, reason = "it is what the program is for")]
 fn main() -> Result<ExitCode> {
     let plan = Plan {
         faults: number("CHAOS_FAULTS", 200)?,
         seed: number("CHAOS_SEED", u64::from(rand::random::<u32>()))?,
-        kinds: Kind::ALL.to_vec(),
+        kinds: kinds(),
         rate: number("CHAOS_RATE", 600)?,
     };
     println!(

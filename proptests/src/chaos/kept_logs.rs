@@ -18,7 +18,10 @@ pub(super) fn keep(
     report: &str,
     evidence: Option<&Evidence>,
 ) -> Result<PathBuf> {
-    let dir = target_dir()?.join("chaos").join(format!("seed-{seed}"));
+    // Beside the directory of the binaries.
+    let dir = target_dir()?
+        .with_file_name("chaos")
+        .join(format!("seed-{seed}"));
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }

@@ -23,6 +23,8 @@ const LATE_GROUP: i64 = 256;
 /// Rows from here on never come.
 const NEVER_FROM: u32 = 500_000_000;
 
+/// Attempts to flush, each of which takes its time.
+const FLUSHES: usize = 6;
 /// Between two batches of events.
 const TICK: Duration = Duration::from_millis(10);
 /// Records in the producer's queue at most: while brokers are away the load pauses.
@@ -35,6 +37,9 @@ pub(super) fn feed(mut client: ClientConfig) -> Result<Feed> {
     client
         .set("acks", "all")
         .set("message.timeout.ms", "0")
+        // A broker answers the requests of a connection one after the other, each when it is replicated: few and large ones.
+        .set("linger.ms", "20")
+        .set("max.in.flight.requests.per.connection", "2")
         .set("topic.metadata.refresh.interval.ms", "2000")
         .set("reconnect.backoff.max.ms", "500");
     Feed::with(client)
@@ -87,7 +92,19 @@ pub(super) fn send_base(feed: &Feed) -> Result<()> {
     for number in 0..BASE_CONTENTS {
         send_content(feed, number, number)?;
     }
-    feed.flush()
+    flush(feed)
+}
+
+/// Waits until everything is in the log, also when a broker is away.
+pub(super) fn flush(feed: &Feed) -> Result<()> {
+    let mut outcome = Ok(());
+    for _ in 0..FLUSHES {
+        outcome = feed.flush();
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 /// Sends `rate` events a second, and content, until `stop` is set. Gives the last id.
@@ -111,7 +128,7 @@ pub(super) fn run(feed: &Feed, rate: u32, stop: &AtomicBool) -> Result<i64> {
         feed.poll();
         sleep(TICK);
     }
-    feed.flush()?;
+    flush(feed)?;
     Ok(sent)
 }
 

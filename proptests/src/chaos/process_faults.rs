@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::content_flood::overflow;
 use super::exits::Occasion;
 use super::field::{Field, Instance};
 use super::kind::Kind;
@@ -57,7 +58,7 @@ fn fill_disk(field: &Field<'_>, fault: &Fault, instance: &mut Instance) -> Resul
     }
     let disk = instance.disk.as_ref().context("no disk to fill")?;
     disk.fill()?;
-    let ended = instance.processor.wait(FULL_LIMIT);
+    let ended = overflow(field).and_then(|()| Ok(instance.processor.wait(FULL_LIMIT)?));
     let disk = instance.disk.as_ref().context("no disk to fill")?;
     disk.empty()?;
     let status = ended.context("the disk was full")?;
