@@ -25,6 +25,8 @@ const BATCH_RECORDS: usize = 4096;
 const BATCH_BYTES: usize = 4 << 20;
 /// How long an idle tail waits for a record.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// Between two attempts to ask brokers that do not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often an idle tail notes that it stands at the end.
 const FRESHNESS_INTERVAL_MS: i64 = 60_000;
 
@@ -53,6 +55,14 @@ pub enum ReplicaError {
     /// The store.
     #[error(transparent)]
     Store(#[from] thmanyah_state::Error),
+}
+
+/// Where following begins.
+struct Begun<E: Edge> {
+    ends: E::Offsets,
+    starts: BTreeMap<i32, i64>,
+    reader: E::Reader,
+    restore: Restore,
 }
 
 /// The replica, before it follows.
@@ -102,7 +112,20 @@ impl<E: Edge> Replica<E> {
         metrics: &Metrics,
         health: &Health,
     ) -> Result<(), ReplicaError> {
-        let mut following = self.follow()?;
+        let begun = loop {
+            match self.begin() {
+                // Brokers that do not answer now will answer later.
+                Err(ReplicaError::Offsets(error)) => {
+                    tracing::warn!(%error, "the content table asks again where its changelog begins and ends");
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    self.edge.sleep(ASK_AGAIN);
+                }
+                outcome => break outcome?,
+            }
+        };
+        let mut following = self.following(begun);
         while !stop.load(Ordering::Relaxed) {
             following.turn(metrics, health)?;
         }
@@ -111,6 +134,12 @@ impl<E: Edge> Replica<E> {
 
     /// Begins where the stored rows end.
     pub fn follow(self) -> Result<Following<E>, ReplicaError> {
+        let begun = self.begin()?;
+        Ok(self.following(begun))
+    }
+
+    /// Asks where the changelog begins and ends, and opens it where the stored rows end.
+    fn begin(&self) -> Result<Begun<E>, ReplicaError> {
         let topic = &self.settings.topic;
         let ends = self
             .edge
@@ -123,15 +152,24 @@ impl<E: Edge> Replica<E> {
         let reader = self.edge.reader(topic, starts.clone())?;
         let partitions: Vec<i32> = starts.keys().copied().collect();
         let restore = Restore::begin(ends.ends(topic, &partitions)?, self.edge.instant());
-        Ok(Following {
-            restore: Some(restore),
+        Ok(Begun {
             ends,
+            starts,
             reader,
+            restore,
+        })
+    }
+
+    fn following(self, begun: Begun<E>) -> Following<E> {
+        Following {
+            restore: Some(begun.restore),
+            ends: begun.ends,
+            reader: begun.reader,
             batch: Batch::default(),
-            stored: starts,
+            stored: begun.starts,
             noted_ms: self.edge.now_ms(),
             replica: self,
-        })
+        }
     }
 
     /// Where to begin each partition; drops the rows of those that have to be rebuilt.

@@ -34,7 +34,7 @@ impl Exits {
         let told = format!("{how} {words}");
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts
-            .entry((occasion, how, without_numbers(&words)))
+            .entry((occasion, how, without_names(&words)))
             .or_default() += 1;
         told
     }
@@ -56,8 +56,19 @@ fn last_words(log: &str) -> String {
     line.unwrap_or_default().to_owned()
 }
 
-/// Messages that differ in numbers alone count as one.
-fn without_numbers(words: &str) -> String {
+/// Messages that differ in numbers or paths alone count as one.
+fn without_names(words: &str) -> String {
+    let words: Vec<&str> = words
+        .split(' ')
+        .map(|word| {
+            if word.starts_with('/') {
+                "(path)"
+            } else {
+                word
+            }
+        })
+        .collect();
+    let words = words.join(" ");
     let mut kept = String::new();
     for part in words.split_inclusive(|c: char| !c.is_ascii_digit()) {
         let digits = part.trim_end_matches(|c: char| !c.is_ascii_digit()).len();
@@ -72,14 +83,15 @@ fn without_numbers(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{last_words, without_numbers};
+    use super::{last_words, without_names};
 
     #[test]
     fn messages_are_found_and_told_apart_by_their_words() {
         let log = "INFO a\nerror: partition 3 failed\nINFO b";
         assert_eq!(last_words(log), "error: partition 3 failed");
         assert_eq!(last_words("a\nb"), "b");
-        assert_eq!(without_numbers("partition 31 of 6"), "partition # of #");
-        assert_eq!(without_numbers("none"), "none");
+        assert_eq!(without_names("partition 31 of 6"), "partition # of #");
+        assert_eq!(without_names("disk of /tmp/x7/db is"), "disk of (path) is");
+        assert_eq!(without_names("none"), "none");
     }
 }
