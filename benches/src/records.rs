@@ -69,6 +69,10 @@ impl Records {
     }
 
     /// The insert of event number `id`.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "there are fewer contents than 2^52"
+    )]
     pub fn event(&mut self, id: u64, order: Order) {
         let share = self.random.random::<f64>().powi(SKEW);
         let content = (share * self.contents.len() as f64) as usize;

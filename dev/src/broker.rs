@@ -1,7 +1,6 @@
-//! A real Kafka broker: KRaft, one node, plaintext on loopback.
+//! A real Kafka broker: KRaft, plaintext on loopback; the only node of its cluster, or one of several.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -9,17 +8,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::BorrowedMessage;
 use rustix::process::Signal;
 
-use crate::child::{Service, run};
+use crate::child::Service;
+use crate::kafka_format::{format_log_dir, kafka_uuid};
 use crate::scratch_dir::ScratchDir;
-use crate::{Error, Topic, cache, free_port, topic};
+use crate::{Error, Proxy, Topic, cache, free_port, topic};
 
 /// A start takes one to three seconds on an idle machine; a loaded one gets its time.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-const PROPERTIES: &str = include_str!("../server.properties");
-/// The features that Kafka's format tool switches on for this version, made once and copied for each broker.
-const FORMAT: &str = "kafka-format";
+pub(crate) const PROPERTIES: &str = include_str!("../server.properties");
 
 /// How a broker differs from the usual one.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +26,19 @@ pub struct BrokerOptions {
     pub properties: Vec<(String, String)>,
     /// Heap in MiB and the full compiler, for a broker under load; small and quick to start if none is given.
     pub heap_mib: Option<u32>,
+    /// Proxies in front of it, each by a listener of its own: the port here and the one that clients are told.
+    pub proxied: Vec<(u16, u16)>,
 }
 
 impl BrokerOptions {
+    /// The same with a listener whose clients come through a proxy. Clients of the usual listener do not. Brokers of one
+    /// cluster need the same number of proxies in the same order: a client stays with the listener it came by.
+    #[must_use]
+    pub fn behind(mut self, proxy: &Proxy) -> Self {
+        self.proxied.push((proxy.upstream(), proxy.port()));
+        self
+    }
+
     /// The same with one more property.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
@@ -39,12 +47,25 @@ impl BrokerOptions {
     }
 }
 
+/// Which node of which cluster a broker is, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) id: i32,
+    pub(crate) cluster: String,
+    pub(crate) port: u16,
+    pub(crate) controller_port: u16,
+    /// Where clients begin: the addresses of all nodes.
+    pub(crate) bootstrap: String,
+}
+
 /// A running broker. Dropped, it is killed and its directory removed.
 #[derive(Debug)]
 pub struct Broker {
     // The order of the fields is the order of the end: first the process, then its directory.
     service: Option<Service>,
     dir: ScratchDir,
+    node: i32,
+    address: String,
     bootstrap: String,
     heap_mib: Option<u32>,
 }
@@ -52,31 +73,50 @@ pub struct Broker {
 impl Broker {
     /// Starts a broker with an empty log, and returns when it answers.
     pub fn start(options: BrokerOptions) -> Result<Self, Error> {
-        let (port, controller) = (free_port()?, free_port()?);
+        let port = free_port()?;
+        let node = Node {
+            id: 1,
+            cluster: kafka_uuid(),
+            port,
+            controller_port: free_port()?,
+            bootstrap: format!("127.0.0.1:{port}"),
+        };
+        let mut broker = Self::prepare(node, options)?;
+        broker.restart()?;
+        Ok(broker)
+    }
+
+    /// A broker with an empty log that does not run yet.
+    pub(crate) fn prepare(node: Node, options: BrokerOptions) -> Result<Self, Error> {
         let dir = ScratchDir::new("kafka")?;
         let log_dir = dir.path().join("log");
-        format_log_dir(&log_dir)?;
+        format_log_dir(&log_dir, &node.cluster, node.id)?;
         let mut properties = PROPERTIES
             .replace("${DIR}", &log_dir.display().to_string())
-            .replace("${PORT}", &port.to_string())
-            .replace("${CONTROLLER_PORT}", &controller.to_string());
+            .replace("${PORT}", &node.port.to_string())
+            .replace("${CONTROLLER_PORT}", &node.controller_port.to_string());
+        properties.push_str(&listeners(
+            node.port,
+            node.controller_port,
+            &options.proxied,
+        ));
         for (key, value) in options.properties {
             properties.extend([&key, "=", &value, "\n"]);
         }
         let file = dir.path().join("server.properties");
         std::fs::write(&file, properties)
             .map_err(Error::io(format!("write {}", file.display())))?;
-        let mut broker = Self {
+        Ok(Self {
             service: None,
             dir,
-            bootstrap: format!("127.0.0.1:{port}"),
+            node: node.id,
+            address: format!("127.0.0.1:{}", node.port),
+            bootstrap: node.bootstrap,
             heap_mib: options.heap_mib,
-        };
-        broker.restart()?;
-        Ok(broker)
+        })
     }
 
-    /// `HOST:PORT` for clients.
+    /// `HOST:PORT` for clients, of each node of its cluster.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
@@ -157,9 +197,15 @@ impl Broker {
 
     /// Starts it again (killing it if it still runs) on the same port with the same data.
     pub fn restart(&mut self) -> Result<(), Error> {
+        self.spawn()?;
+        self.await_ready()
+    }
+
+    /// The same, and waits for nothing.
+    pub(crate) fn spawn(&mut self) -> Result<(), Error> {
         self.kill9();
         let class_path = cache::class_path("jars/kafka")?;
-        let mut service = Service::start(
+        let service = Service::start(
             "the Kafka broker",
             Path::new("java"),
             &self.log_file(),
@@ -175,6 +221,15 @@ impl Broker {
                     .arg(self.dir.path().join("server.properties"));
             },
         )?;
+        self.service = Some(service);
+        Ok(())
+    }
+
+    /// Waits until a broker that was spawned answers.
+    pub(crate) fn await_ready(&mut self) -> Result<(), Error> {
+        let Some(mut service) = self.service.take() else {
+            return Ok(());
+        };
         service.await_ready("an answer to a metadata request", START_LIMIT, || {
             self.answers()
         })?;
@@ -184,110 +239,44 @@ impl Broker {
 
     /// Whether it accepts connections and names itself as a live broker.
     fn answers(&self) -> bool {
-        if std::net::TcpStream::connect(&self.bootstrap).is_err() {
+        if std::net::TcpStream::connect(&self.address).is_err() {
             return false;
         }
-        let consumer: Result<BaseConsumer, _> = self.client().create();
+        let consumer: Result<BaseConsumer, _> = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .create();
         consumer.is_ok_and(|consumer| {
             consumer
                 .fetch_metadata(None, Duration::from_secs(2))
-                .is_ok_and(|metadata| !metadata.brokers().is_empty())
+                .is_ok_and(|metadata| {
+                    let mut brokers = metadata.brokers().iter();
+                    brokers.any(|broker| broker.id() == self.node)
+                })
         })
     }
 }
 
-/// Makes a formatted log directory with a cluster id of its own.
-///
-/// Kafka's format tool takes a second. What it writes apart from the ids is the same each time, so that is kept in the cache.
-fn format_log_dir(dir: &Path) -> Result<(), Error> {
-    let template = match cache::cached(FORMAT) {
-        Ok(template) => template,
-        Err(_) => make_template()?,
-    };
-    let written = || -> std::io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        std::fs::copy(
-            template.join("bootstrap.checkpoint"),
-            dir.join("bootstrap.checkpoint"),
-        )?;
-        std::fs::write(
-            dir.join("meta.properties"),
-            format!(
-                "version=1\ncluster.id={}\nnode.id=1\ndirectory.id={}\n",
-                kafka_uuid(),
-                kafka_uuid()
-            ),
-        )
-    };
-    written().map_err(Error::io(format!("format {}", dir.display())))
-}
-
-/// The cluster id of the template; it is not copied.
-const TEMPLATE_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-
-/// Runs the format tool once and leaves its result in the cache.
-fn make_template() -> Result<PathBuf, Error> {
-    let target = cache::cache_dir().join(FORMAT);
-    let work = ScratchDir::new("format")?;
-    let log_dir = work.path().join("log");
-    let file = work.path().join("server.properties");
-    let properties = PROPERTIES
-        .replace("${DIR}", &log_dir.display().to_string())
-        .replace("${PORT}", "9092")
-        .replace("${CONTROLLER_PORT}", "9093");
-    std::fs::write(&file, properties).map_err(Error::io(format!("write {}", file.display())))?;
-    run(Command::new("java")
-        .args(cache::java_flags("jars/kafka.jsa"))
-        .args(["-cp", &cache::class_path("jars/kafka")?])
-        .args(["kafka.tools.StorageTool", "format", "-t", TEMPLATE_ID])
-        .arg("-c")
-        .arg(&file))?;
-    // Moved into place whole; when another process was faster, its copy is as good.
-    let staged = target.with_extension(format!("{}", std::process::id()));
-    let moved = || -> std::io::Result<()> {
-        std::fs::create_dir_all(&staged)?;
-        std::fs::copy(
-            log_dir.join("bootstrap.checkpoint"),
-            staged.join("bootstrap.checkpoint"),
-        )?;
-        if std::fs::rename(&staged, &target).is_err() {
-            std::fs::remove_dir_all(&staged)?;
-        }
-        Ok(())
-    };
-    moved().map_err(Error::io(format!("write {}", target.display())))?;
-    Ok(target)
-}
-
-/// An id as Kafka writes it: 16 random bytes in URL-safe base64 without padding, 22 characters.
-fn kafka_uuid() -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits = uuid::Uuid::new_v4().as_u128();
-    (0..22)
-        .map(|digit| {
-            // The last digit holds the two bits that are left, at its top.
-            let index = if digit == 21 {
-                (bits & 0b11) << 4
-            } else {
-                (bits >> (122 - 6 * digit)) & 0b11_1111
-            };
-            char::from(ALPHABET.get(index as usize).copied().unwrap_or(b'A'))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::kafka_uuid;
-
-    #[test]
-    fn a_kafka_id_is_22_url_safe_characters_and_new_each_time() {
-        let (one, two) = (kafka_uuid(), kafka_uuid());
-        assert_ne!(one, two);
-        assert_eq!(one.len(), 22);
-        assert!(
-            one.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        );
+/// The properties that name every listener; they override those for a broker without a proxy.
+fn listeners(port: u16, controller: u16, proxied: &[(u16, u16)]) -> String {
+    // The name of a listener, where it is bound, and what clients are told.
+    let mut all = vec![("PLAINTEXT".to_owned(), port, Some(port))];
+    all.push(("CONTROLLER".to_owned(), controller, None));
+    for (number, (here, told)) in proxied.iter().enumerate() {
+        all.push((format!("PROXY{number}"), *here, Some(*told)));
     }
+    let joined = |parts: Vec<String>| parts.join(",");
+    let at = |name: &str, port: u16| format!("{name}://127.0.0.1:{port}");
+    let bound = joined(all.iter().map(|(name, here, _)| at(name, *here)).collect());
+    let told = all
+        .iter()
+        .filter_map(|(name, _, told)| Some(at(name, (*told)?)));
+    let advertised = joined(told.collect());
+    let protocols = joined(
+        all.iter()
+            .map(|(name, ..)| format!("{name}:PLAINTEXT"))
+            .collect(),
+    );
+    format!(
+        "listeners={bound}\nadvertised.listeners={advertised}\nlistener.security.protocol.map={protocols}\n"
+    )
 }

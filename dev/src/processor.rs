@@ -147,6 +147,16 @@ impl Processor {
         self.service.kill9()
     }
 
+    /// Freezes it: connections stay open and nothing goes on.
+    pub fn pause(&mut self) {
+        self.service.signal(Signal::STOP);
+    }
+
+    /// Undoes [`Self::pause`].
+    pub fn resume(&mut self) {
+        self.service.signal(Signal::CONT);
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
         self.service.signal(Signal::TERM);

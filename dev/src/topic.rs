@@ -57,7 +57,8 @@ pub(crate) fn create(bootstrap: &str, topics: &[Topic]) -> Result<(), Error> {
     let wanted: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|topic| {
-            let mut new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(1));
+            // As many replicas as the brokers make by default.
+            let mut new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1));
             for (key, value) in &topic.config {
                 new = new.set(key, value);
             }
@@ -98,8 +99,8 @@ pub(crate) fn alter(bootstrap: &str, topic: &str, key: &str, value: &str) -> Res
     Ok(())
 }
 
-/// Gives `visit` every committed record from the start of each partition to its present end.
-pub(crate) fn read(
+/// Gives `visit` every committed record of a topic, from the start of each partition to its present end.
+pub fn read(
     bootstrap: &str,
     topic: &str,
     mut visit: impl FnMut(&BorrowedMessage<'_>),

@@ -9,6 +9,7 @@ use thmanyah::codec::decode_content_row;
 use thmanyah::domain::{ContentType, Ledger};
 
 use crate::deployment::Deployment;
+use crate::evidence::Evidence;
 use crate::feed::HOSTILE;
 use crate::oracle::{EventRow, JoinedRow, expected_enriched};
 use crate::topics::{Record, fold, total};
@@ -34,22 +35,22 @@ impl Findings {
 /// Checks a deployment that is through with everything, given the rows that were inserted. Records that must become dead
 /// letters carry the header [`HOSTILE`]; no other may.
 pub fn check(deployment: &Deployment<'_>, rows: &BTreeMap<i64, EventRow>) -> Result<Findings> {
-    let raw = deployment.read("engagement-events.raw")?;
-    let content_raw = deployment.read("content.raw")?;
-    let enriched = deployment.read("engagement-events.enriched")?;
-    let changelog = deployment.read("content.changelog")?;
-    let dlq = deployment.read("engagement-events.dlq")?;
-    let by_status = check_enriched(&raw, rows, &enriched, &changelog)?;
-    let events_topic = deployment.topic("engagement-events.raw");
-    let dead_events = check_dead_letters("enricher", &events_topic, &raw, &dlq)?;
-    let content_topic = deployment.topic("content.raw");
-    let dead_content = check_dead_letters("materializer", &content_topic, &content_raw, &dlq)?;
+    check_evidence(&Evidence::of(deployment)?, rows)
+}
+
+/// The same, of what was read before.
+pub fn check_evidence(found: &Evidence, rows: &BTreeMap<i64, EventRow>) -> Result<Findings> {
+    let (raw, dlq) = (&found.raw, &found.dlq);
+    let by_status = check_enriched(raw, rows, &found.enriched, &found.changelog)?;
+    let dead_events = check_dead_letters("enricher", &found.events_topic, raw, dlq)?;
+    let (topic, content_raw) = (&found.content_topic, &found.content_raw);
+    let dead_content = check_dead_letters("materializer", topic, content_raw, dlq)?;
     ensure!(
         dead_events + dead_content == dlq.len(),
         "{} dead letters come from nowhere",
         dlq.len() - dead_events - dead_content
     );
-    check_ledgers(deployment, &raw, &enriched, &dlq)?;
+    check_ledgers(found)?;
     Ok(Findings {
         by_status,
         dead_events,
@@ -299,13 +300,9 @@ pub fn check_dead_letters(
 }
 
 /// The ledgers agree with what the topics hold.
-fn check_ledgers(
-    deployment: &Deployment<'_>,
-    raw: &[Record],
-    enriched: &[Record],
-    dlq: &[Record],
-) -> Result<()> {
-    let ledgers = deployment.ledgers()?;
+fn check_ledgers(found: &Evidence) -> Result<()> {
+    let (raw, enriched, dlq) = (&found.raw, &found.enriched, &found.dlq);
+    let ledgers = &found.ledgers;
     let in_partition = |records: &[Record], partition: i32| {
         records
             .iter()
@@ -327,7 +324,7 @@ fn check_ledgers(
         let first = first.iter().filter(|record| record.partition == partition);
         (good - first.count()) as u64
     };
-    for (partition, (_, ledger)) in &ledgers {
+    for (partition, (_, ledger)) in ledgers {
         let found = Ledger {
             consumed: in_partition(raw, *partition),
             enriched: in_partition(enriched, *partition),
@@ -348,7 +345,7 @@ fn check_ledgers(
         "{with_records:?} have records, {told:?} ledgers"
     );
     ensure!(total(ledgers.values().map(|(_, l)| l)).balances());
-    let parked = fold(&deployment.read("engagement-events.pending")?);
+    let parked = fold(&found.pending);
     ensure!(
         parked.is_empty(),
         "{} are still parked in the changelog",

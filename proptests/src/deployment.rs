@@ -153,13 +153,14 @@ impl<'b> Deployment<'b> {
 
     /// Every committed record of a topic.
     pub fn read(&self, name: &str) -> Result<Vec<Record>> {
-        topics::read_back(self.broker, &self.topic(name))
+        topics::read_back(self.broker.bootstrap(), &self.topic(name))
     }
 
     /// The committed positions and ledgers.
     pub fn ledgers(&self) -> Result<BTreeMap<i32, (i64, Ledger)>> {
         let topic = self.topic("engagement-events.raw");
-        topics::ledgers(self.broker, &self.group(), &topic, self.partitions)
+        let bootstrap = self.broker.bootstrap();
+        topics::ledgers(bootstrap, &self.group(), &topic, self.partitions)
     }
 
     /// The committed ledgers' sum.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
@@ -12,6 +13,15 @@ use crate::oracle::{EventRow, utc};
 
 /// Marks records that must become dead letters, so that a reader of the topic knows them.
 pub const HOSTILE: &str = "test-hostile";
+
+/// The value of no event and no content row, and the reason that a dead letter must give.
+pub const POISON: [(&str, &str); 5] = [
+    ("empty", ""),
+    ("not-json", "{\"op\":\"c\""),
+    ("unknown-shape", "[]"),
+    ("op-unsupported", "{\"op\":\"t\",\"after\":null}"),
+    ("field-missing", "{\"op\":\"c\",\"after\":{\"slug\":\"s\"}}"),
+];
 
 const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 
@@ -23,11 +33,16 @@ pub struct Feed {
 impl Feed {
     /// A producer with the partitioner that Debezium's has.
     pub fn new(broker: &Broker) -> Result<Self> {
-        let producer = broker
-            .client()
+        let mut client = broker.client();
+        client.set("linger.ms", "0");
+        Self::with(client)
+    }
+
+    /// The same, with settings of its own.
+    pub fn with(mut client: ClientConfig) -> Result<Self> {
+        let producer = client
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", "16777216")
-            .set("linger.ms", "0")
             .create()?;
         Ok(Self { producer })
     }
@@ -60,6 +75,16 @@ impl Feed {
             .map_err(|(error, _)| anyhow!("{topic}: {error}"))?;
         self.producer.poll(Duration::ZERO);
         Ok(())
+    }
+
+    /// Serves delivery reports.
+    pub fn poll(&self) {
+        self.producer.poll(Duration::ZERO);
+    }
+
+    /// Records that are not in the log yet.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
     }
 
     /// Waits until everything is in the log.

@@ -1,7 +1,9 @@
 //! What the properties and the end-to-end suites compare thmanyah with, and how they drive it from outside.
 
+pub mod chaos;
 pub mod checker;
 pub mod deployment;
+pub mod evidence;
 pub mod feed;
 pub mod oracle;
 pub mod pages;

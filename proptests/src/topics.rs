@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use thmanyah::domain::Ledger;
-use thmanyah_dev::Broker;
+use thmanyah_dev::read_topic;
 
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -82,9 +82,9 @@ impl Record {
 }
 
 /// Every committed record of a topic, in the order of each partition.
-pub fn read_back(broker: &Broker, topic: &str) -> Result<Vec<Record>> {
+pub fn read_back(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    broker.read_topic(topic, |record| records.push(Record::of(record)))?;
+    read_topic(bootstrap, topic, |record| records.push(Record::of(record)))?;
     Ok(records)
 }
 
@@ -104,13 +104,13 @@ pub fn fold(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 /// What a group committed for each partition of a topic: the position and the ledger. Partitions without a commit are left
 /// out.
 pub fn ledgers(
-    broker: &Broker,
+    bootstrap: &str,
     group: &str,
     topic: &str,
     partitions: i32,
 ) -> Result<BTreeMap<i32, (i64, Ledger)>> {
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", broker.bootstrap())
+        .set("bootstrap.servers", bootstrap)
         .set("group.id", group)
         .set("isolation.level", "read_committed")
         .create()?;

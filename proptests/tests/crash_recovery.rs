@@ -12,7 +12,7 @@ use serde_json::Value;
 use thmanyah_dev::{Broker, BrokerOptions, Connect, Postgres};
 use thmanyah_proptests::checker::check;
 use thmanyah_proptests::deployment::{Deployment, Logged, await_until};
-use thmanyah_proptests::feed::HOSTILE;
+use thmanyah_proptests::feed::{HOSTILE, POISON};
 use thmanyah_proptests::pages::{all_items, await_events};
 use thmanyah_proptests::rows::event_rows;
 use thmanyah_tools::{Plan, WINDOW_EVENTS, Writer};
@@ -26,18 +26,6 @@ const DEADLINE: &str = "3s";
 /// Between two of the generator's transactions.
 const PACE: Duration = Duration::from_millis(30);
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// The value of no event and no content row, and why.
-const POISON: [(&str, Option<&str>); 5] = [
-    ("empty", Some("")),
-    ("not-json", Some("{\"op\":\"c\"")),
-    ("unknown-shape", Some("[]")),
-    ("op-unsupported", Some("{\"op\":\"t\",\"after\":null}")),
-    (
-        "field-missing",
-        Some("{\"op\":\"c\",\"after\":{\"slug\":\"s\"}}"),
-    ),
-];
 
 /// The random choices of a run; `THMANYAH_SEED` replays them.
 #[allow(clippy::print_stderr, reason = "libtest shows it when the test fails")]
@@ -101,7 +89,7 @@ async fn write(url: &str, seed: u64, wanted: &Receiver<u64>) -> Result<()> {
 fn poison(deployment: &Deployment<'_>, random: &mut ChaCha8Rng) -> Result<()> {
     for topic in ["engagement-events.raw", "content.raw"] {
         let (reason, value) = POISON.choose(random).context("no poison")?;
-        let value = value.map(str::as_bytes);
+        let value = Some(value.as_bytes());
         let partition = Some(random.random_range(0..PARTITIONS));
         let headers = [(HOSTILE, reason.as_bytes())];
         let key = random.random_bool(0.5).then_some(&b"\xff\x00"[..]);

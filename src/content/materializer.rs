@@ -4,10 +4,9 @@
 use super::error::MaterializerError;
 use super::letter::{bury, encode_within};
 use super::positions::ReplicaPositions;
-use super::table::{ContentTable, ContentTableError};
-use super::unreplicated::Unreplicated;
-use crate::codec::{ContentChange, ContentPatch, TimeMode, decode_content};
-use crate::domain::ContentRow;
+use super::table::ContentTable;
+use super::unreplicated::{Unreplicated, resolve};
+use crate::codec::{ContentChange, TimeMode, decode_content};
 use crate::kafka::{
     Edge, Isolation, MemberSettings, Offsets, OffsetsError, Outgoing, ProducerError,
     ProducerSettings, TopicLimits, Transactor, TransactorError,
@@ -17,7 +16,6 @@ use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use thmanyah_state::Tables;
 
 /// Records in one transaction.
 const TRANSACTION_RECORDS: u64 = 5_000;
@@ -437,27 +435,4 @@ impl<E: Edge> Materializer<E> {
         self.counts = Counts::default();
         self.opened = None;
     }
-}
-
-/// Fills what the row does not carry (an unchanged TOAST column) from the row before it.
-fn resolve(
-    patch: ContentPatch,
-    unreplicated: &Unreplicated,
-    table: &ContentTable<impl Tables>,
-    metrics: &Metrics,
-) -> Result<ContentRow, ContentTableError> {
-    let prior = if patch.needs_prior() {
-        match unreplicated.get(patch.id) {
-            Some(row) => row.clone(),
-            None => table.row(patch.id)?.map(|stored| stored.row),
-        }
-    } else {
-        None
-    };
-    let infinite = patch.infinite_publish_ts;
-    let (row, resolution) = patch.resolve(prior.as_ref());
-    metrics.unavailable.kept.inc_by(u64::from(resolution.kept));
-    metrics.unavailable.null.inc_by(u64::from(resolution.lost));
-    metrics.infinite_publish_ts.inc_by(u64::from(infinite));
-    Ok(row)
 }

@@ -5,6 +5,7 @@
 //! content.raw ─► materializer ─txn─► content.changelog ─► replica ─► RocksDB ─► ContentTable (cache) ─► joins, queries
 //! ```
 
+mod batch;
 mod error;
 mod letter;
 mod materializer;

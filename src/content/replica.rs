@@ -1,38 +1,27 @@
 //! The replica: tails all partitions of `content.changelog` into the store, then refreshes the cache, then wakes the
 //! workers.
 
+use super::batch::{BATCH_RECORDS, Batch};
 use super::positions::ReplicaPositions;
-use super::rows::{split, version_bytes};
+use super::rows::split;
 use super::table::{ContentTable, ContentTableError};
 use super::wakeups::{Waker, Wakeups, wakeups};
-use crate::codec::decode_content_row;
-use crate::domain::{ContentId, ContentVersion, JoinContent, Offset, Partition};
+use crate::domain::Partition;
 use crate::health::Health;
 use crate::kafka::{
     ChangelogError, Edge, Isolation, LogReader, Offsets, OffsetsError, Resume, TopicId, resume,
 };
 use crate::metrics::Metrics;
 use crate::progress::Progress;
-use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use thmanyah_state::{BulkLoad, Moment, Position, Rows, Table, Tables, WriteSet};
 
-/// Records folded into one write of the store.
-const BATCH_RECORDS: usize = 4096;
-/// Bytes folded into one write of the store.
-const BATCH_BYTES: usize = 4 << 20;
-/// The same while the table is being restored: rows are sorted into files, and fewer, larger ones cost less.
-const LOAD_RECORDS: usize = 200_000;
-/// Bytes, likewise.
-const LOAD_BYTES: usize = 32 << 20;
 /// A batch of fewer records goes through the write-ahead log.
 const LOAD_FROM: usize = 10_000;
-/// How long a restore waits for a batch to fill.
-const LOAD_WAIT: Duration = Duration::from_millis(20);
-/// How long an idle tail waits for a record.
-const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// Between two attempts to ask brokers that do not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often an idle tail notes that it stands at the end.
 const FRESHNESS_INTERVAL_MS: i64 = 60_000;
 
@@ -64,6 +53,14 @@ pub enum ReplicaError {
     /// The store.
     #[error(transparent)]
     Store(#[from] thmanyah_state::Error),
+}
+
+/// Where following begins.
+struct Begun<E: Edge> {
+    ends: E::Offsets,
+    starts: BTreeMap<i32, i64>,
+    reader: E::Reader,
+    restore: Restore,
 }
 
 /// The replica, before it follows.
@@ -113,7 +110,20 @@ impl<E: Edge> Replica<E> {
         metrics: &Metrics,
         health: &Health,
     ) -> Result<(), ReplicaError> {
-        let mut following = self.follow()?;
+        let begun = loop {
+            match self.begin() {
+                // Brokers that do not answer now will answer later.
+                Err(ReplicaError::Offsets(error)) => {
+                    tracing::warn!(%error, "the content table asks again where its changelog begins and ends");
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    self.edge.sleep(ASK_AGAIN);
+                }
+                outcome => break outcome?,
+            }
+        };
+        let mut following = self.following(begun);
         while !stop.load(Ordering::Relaxed) {
             following.turn(metrics, health)?;
         }
@@ -122,6 +132,12 @@ impl<E: Edge> Replica<E> {
 
     /// Begins where the stored rows end.
     pub fn follow(self) -> Result<Following<E>, ReplicaError> {
+        let begun = self.begin()?;
+        Ok(self.following(begun))
+    }
+
+    /// Asks where the changelog begins and ends, and opens it where the stored rows end.
+    fn begin(&self) -> Result<Begun<E>, ReplicaError> {
         let topic = &self.settings.topic;
         let ends = self
             .edge
@@ -133,17 +149,26 @@ impl<E: Edge> Replica<E> {
         self.table.warm()?;
         let reader = self.edge.reader(topic, starts.clone())?;
         let partitions: Vec<i32> = starts.keys().copied().collect();
-        let restore = Restore::begin(&self, ends.ends(topic, &partitions)?);
-        Ok(Following {
-            restore: Some(restore),
-            load: None,
+        let restore = Restore::begin(self, ends.ends(topic, &partitions)?);
+        Ok(Begun {
             ends,
+            starts,
             reader,
+            restore,
+        })
+    }
+
+    fn following(self, begun: Begun<E>) -> Following<E> {
+        Following {
+            restore: Some(begun.restore),
+            load: None,
+            ends: begun.ends,
+            reader: begun.reader,
             batch: Batch::default(),
-            stored: starts,
+            stored: begun.starts,
             noted_ms: self.edge.now_ms(),
             replica: self,
-        })
+        }
     }
 
     /// Where to begin each partition; drops the rows of those that have to be rebuilt.
@@ -342,90 +367,5 @@ impl Restore {
         progress.advance(now, health, |_| left);
         self.progress = Some(progress);
         Some(self)
-    }
-}
-
-/// Changes read but not folded yet.
-#[derive(Default)]
-struct Batch {
-    writes: WriteSet,
-    changes: Vec<(ContentId, Option<JoinContent>)>,
-    latest_ms: BTreeMap<i32, i64>,
-    moved: Vec<(i32, i64)>,
-    bytes: usize,
-}
-
-impl Batch {
-    /// Reads until the batch is full or nothing comes. A restore waits a little for more.
-    fn read(&mut self, reader: &impl LogReader, restoring: bool) -> Result<(), ChangelogError> {
-        let (records, bytes, patience) = if restoring {
-            (LOAD_RECORDS, LOAD_BYTES, LOAD_WAIT)
-        } else {
-            (BATCH_RECORDS, BATCH_BYTES, IDLE_WAIT)
-        };
-        let mut wait = patience;
-        while self.changes.len() < records && self.bytes < bytes {
-            match reader.next(wait)? {
-                Some(record) => {
-                    wait = Duration::ZERO;
-                    self.add(&record);
-                }
-                None if restoring && wait.is_zero() => wait = patience,
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, record: &impl Message) {
-        let partition = record.partition();
-        if let Some(ms) = record.timestamp().to_millis() {
-            let latest = self.latest_ms.entry(partition).or_insert(ms);
-            *latest = ms.max(*latest);
-        }
-        let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
-        let Some(id) = key.and_then(ContentId::parse) else {
-            tracing::warn!(
-                topic = record.topic(),
-                partition,
-                offset = record.offset(),
-                "skipping a record whose key is no content id"
-            );
-            return;
-        };
-        let Some(value) = record.payload() else {
-            self.writes.delete(Table::Content, &id.0);
-            self.changes.push((id, None));
-            self.bytes += 16;
-            return;
-        };
-        let row = match decode_content_row(value) {
-            Ok(row) => row,
-            Err(error) => {
-                tracing::warn!(topic = record.topic(), partition, offset = record.offset(), %error, "skipping a record that is no content row");
-                return;
-            }
-        };
-        let version = ContentVersion {
-            partition: Partition(partition),
-            offset: Offset(record.offset()),
-        };
-        self.writes
-            .put_parts(Table::Content, &id.0, &[&version_bytes(version), value]);
-        let join = JoinContent {
-            content_type: row.content_type,
-            length_seconds: row.length_seconds,
-            version,
-        };
-        self.changes.push((id, Some(join)));
-        self.bytes += value.len();
-    }
-
-    fn clear(&mut self) {
-        self.writes.clear();
-        self.changes.clear();
-        self.latest_ms.clear();
-        self.moved.clear();
-        self.bytes = 0;
     }
 }

@@ -1,9 +1,13 @@
 //! What the materializer wrote and the replica may not show yet: the newest version of a row for an unchanged TOAST column.
 
 use super::positions::ReplicaPositions;
+use super::table::{ContentTable, ContentTableError};
+use crate::codec::ContentPatch;
 use crate::domain::{ContentId, ContentRow};
+use crate::metrics::Metrics;
 use foldhash::HashMap;
 use std::collections::{BTreeMap, VecDeque};
+use thmanyah_state::Tables;
 
 /// What may be waited for before no more is written: the materializer can be faster than the replica for long.
 const CROWDED_BYTES: usize = 32 << 20;
@@ -64,4 +68,27 @@ impl Unreplicated {
 fn bytes(row: Option<&ContentRow>) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     ROW + row.map_or(0, |row| text(&row.slug) + text(&row.title))
+}
+
+/// Fills what the row does not carry (an unchanged TOAST column) from the row before it.
+pub(super) fn resolve(
+    patch: ContentPatch,
+    unreplicated: &Unreplicated,
+    table: &ContentTable<impl Tables>,
+    metrics: &Metrics,
+) -> Result<ContentRow, ContentTableError> {
+    let prior = if patch.needs_prior() {
+        match unreplicated.get(patch.id) {
+            Some(row) => row.clone(),
+            None => table.row(patch.id)?.map(|stored| stored.row),
+        }
+    } else {
+        None
+    };
+    let infinite = patch.infinite_publish_ts;
+    let (row, resolution) = patch.resolve(prior.as_ref());
+    metrics.unavailable.kept.inc_by(u64::from(resolution.kept));
+    metrics.unavailable.null.inc_by(u64::from(resolution.lost));
+    metrics.infinite_publish_ts.inc_by(u64::from(infinite));
+    Ok(row)
 }

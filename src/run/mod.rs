@@ -353,7 +353,14 @@ impl Process {
             .spawn(move || {
                 // Also when the body panics.
                 let _ended = asked.drop_guard();
-                body(&stop)
+                let outcome = body(&stop);
+                // Told here, too: should another part be stuck, the process ends without another word.
+                if let Err(error) = &outcome
+                    && !error.is_stop()
+                {
+                    tracing::error!(%error, "a part has failed: stopping");
+                }
+                outcome
             });
         match spawned {
             Ok(thread) => self.threads.push((name, thread)),
