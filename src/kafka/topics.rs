@@ -17,6 +17,10 @@ pub const TOMBSTONES: Duration = Duration::from_hours(7 * 24);
 
 /// Between two attempts at a cluster that went away.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often an input that is not there is looked for: one that was just made is not known to every broker at once.
+const LOOKS: u32 = 10;
+/// Between two such looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Partition counts of the topics, all of which exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +225,14 @@ impl Plan<'_> {
         report: &mut Vec<TopicReport>,
     ) -> Result<Topics, TopicsError> {
         let wanted = self.wanted();
-        let shapes = cluster.shapes()?;
+        let mut shapes = cluster.shapes()?;
+        for _ in 0..LOOKS {
+            if missing_inputs(&wanted, &shapes).is_empty() {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            shapes = cluster.shapes()?;
+        }
         let existing: Vec<&str> = wanted
             .iter()
             .map(|topic| topic.name)
@@ -230,7 +241,10 @@ impl Plan<'_> {
         let settings = cluster.settings(&existing).await?;
         report.extend(wanted.iter().map(|topic| topic.report(&shapes, &settings)));
 
-        refuse_missing_inputs(&wanted, &shapes)?;
+        let topics = missing_inputs(&wanted, &shapes);
+        if !topics.is_empty() {
+            return Err(TopicsError::MissingInput { topics });
+        }
         let measures = Measures {
             n: count(&shapes, &self.names.engagement_events_raw),
             content_partitions: self.content.partitions,
@@ -298,19 +312,16 @@ fn count(shapes: &BTreeMap<String, Shape>, name: &str) -> i32 {
     shapes.get(name).map_or(0, |shape| shape.partitions)
 }
 
-fn refuse_missing_inputs(
+/// The inputs that are not there, with their settings' names.
+fn missing_inputs(
     wanted: &[Wanted<'_>],
     shapes: &BTreeMap<String, Shape>,
-) -> Result<(), TopicsError> {
-    let topics: Vec<_> = wanted
+) -> Vec<(String, &'static str)> {
+    wanted
         .iter()
         .filter(|topic| topic.is_input() && !shapes.contains_key(topic.name))
         .map(|topic| (topic.name.to_owned(), topic.setting()))
-        .collect();
-    if topics.is_empty() {
-        return Ok(());
-    }
-    Err(TopicsError::MissingInput { topics })
+        .collect()
 }
 
 fn refuse_unfit(
