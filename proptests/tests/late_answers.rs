@@ -1,15 +1,14 @@
 //! Answers of a broker that come late, on librdkafka's own mock cluster, whose delays can be set.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
 use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use thmanyah::config::{Config, Flags, Layers};
 use thmanyah::kafka::{
     Kafka, LimitReader, MemberSettings, ProducerSettings, TopicLimits, Transactor,
@@ -18,27 +17,24 @@ use thmanyah::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "late";
-const RECORDS: i64 = 10;
+/// A steady trickle, for longer than the half second after which a late answer is asked for again.
+const RECORDS: i64 = 200;
 /// Longer than what comes between an assignment and the seek, and shorter than any time-out.
 const DELAY: Duration = Duration::from_millis(150);
-const LIMIT: Duration = Duration::from_secs(30);
-/// How long after the last record something could still go wrong.
-const POLL: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two records.
+const POLL: Duration = Duration::from_millis(10);
 
-fn produce<C: ClientContext>(cluster: &MockCluster<'_, C>) -> Result<()> {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", cluster.bootstrap_servers())
-        .create()?;
-    for number in 0..RECORDS {
-        let value = number.to_string();
-        let record = BaseRecord::<(), str>::to(TOPIC)
-            .partition(0)
-            .payload(&value);
-        producer
-            .send(record)
-            .map_err(|(error, _)| anyhow::anyhow!("{error}"))?;
-    }
-    Ok(producer.flush(LIMIT)?)
+fn send(producer: &BaseProducer, number: i64) -> Result<()> {
+    let value = number.to_string();
+    let record = BaseRecord::<(), str>::to(TOPIC)
+        .partition(0)
+        .payload(&value);
+    producer
+        .send(record)
+        .map_err(|(error, _)| anyhow::anyhow!("{error}"))?;
+    producer.poll(Duration::ZERO);
+    Ok(())
 }
 
 fn transactor(brokers: &str) -> Result<Transactor<Kafka>> {
@@ -79,25 +75,32 @@ fn a_partition_is_read_from_where_it_was_sought_however_late_its_assignment_is_a
 -> Result<()> {
     let cluster = MockCluster::new(1)?;
     cluster.create_topic(TOPIC, 1, 1)?;
-    produce(&cluster)?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("linger.ms", "0")
+        .create()?;
     let transactor = transactor(&cluster.bootstrap_servers())?;
     cluster.broker_round_trip_time(1, DELAY)?;
     let began = Instant::now();
-    let mut seen = BTreeSet::new();
-    while seen.len() < RECORDS as usize {
+    let (mut assigned, mut sent, mut next) = (false, 0, 0);
+    while next < RECORDS {
         ensure!(
             began.elapsed() < LIMIT,
-            "only these records were read: {seen:?}"
+            "{next} of {sent} records were read"
         );
         if let Some(record) = transactor.poll(POLL)? {
             let offset = record.offset();
-            let next = seen.last().map_or(0, |last| last + 1);
             ensure!(offset == next, "record {offset} came instead of {next}");
-            seen.insert(offset);
+            next += 1;
         }
         if transactor.changes().is_some() {
             // As soon as can be: whatever the assignment asked the broker is not answered yet.
             transactor.member().resume_at(&[(0, 0)]).context("resume")?;
+            assigned = true;
+        }
+        if assigned && sent < RECORDS {
+            send(&producer, sent)?;
+            sent += 1;
         }
     }
     Ok(())
