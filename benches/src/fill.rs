@@ -88,6 +88,22 @@ pub fn events(
     writer.finish()
 }
 
+/// Fills a topic with events that must all be refused; ids begin at 1.
+pub(crate) fn bad_events(
+    bootstrap: &str,
+    topic: &str,
+    records: &mut Records,
+    count: u64,
+) -> Result<()> {
+    let writer = Writer::new(bootstrap, topic)?;
+    for id in 1..=count {
+        records.event(id, Order::Rising);
+        records.spoil();
+        writer.write(records)?;
+    }
+    writer.finish()
+}
+
 /// A steady flow of further events. It ends when dropped.
 pub struct Flow {
     stop: Arc<AtomicBool>,

@@ -108,6 +108,15 @@ impl Records {
     }
 }
 
+impl Records {
+    /// Makes the event that was made last one that must be refused, at the last of its checks.
+    pub(crate) fn spoil(&mut self) {
+        self.value = self
+            .value
+            .replacen("\"duration_ms\":", "\"duration_ms\":-1", 1);
+    }
+}
+
 /// One of the words, in turn.
 fn one(words: &[&'static str], number: u64) -> &'static str {
     let at = number as usize % words.len().max(1);

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::child::LOOK_AGAIN;
 
 /// How long a broker may say nothing while it is read from.
 const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -76,7 +77,40 @@ pub(crate) fn create(bootstrap: &str, topics: &[Topic]) -> Result<(), Error> {
             Err((name, code)) => return Err(failed(format!("{name}: {code}"))),
         }
     }
-    Ok(())
+    await_visible(bootstrap, topics)
+}
+
+/// A topic that was created is told of a little later, more than a little on a loaded machine.
+fn await_visible(bootstrap: &str, topics: &[Topic]) -> Result<(), Error> {
+    let failed = |reason: String| Error::Kafka {
+        doing: "look for new topics".into(),
+        reason,
+    };
+    let viewer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .map_err(|error| failed(error.to_string()))?;
+    let start = Instant::now();
+    loop {
+        let metadata = viewer
+            .fetch_metadata(None, READ_LIMIT)
+            .map_err(|error| failed(error.to_string()))?;
+        let visible = |topic: &Topic| {
+            metadata.topics().iter().any(|found| {
+                let partitions = found.partitions();
+                found.name() == topic.name
+                    && !partitions.is_empty()
+                    && partitions.iter().all(|partition| partition.leader() >= 0)
+            })
+        };
+        if topics.iter().all(visible) {
+            return Ok(());
+        }
+        if start.elapsed() > READ_LIMIT {
+            return Err(failed("they do not appear".into()));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Leaves a topic with this one setting of its own; all others are the broker's.

@@ -139,8 +139,11 @@ impl GroupConsumer for RealConsumer {
 
     fn add(&self, partitions: &[i32]) -> Result<(), String> {
         let mut list = self.context().list(partitions);
-        // The end is a place from which nothing is fetched before the pause below takes hold.
-        list.set_all_offsets(Offset::End)
+        // IMPORTANT: a number, never a logical offset such as the end. librdkafka asks the broker what that is, and when the
+        // answer comes after the pause or a later seek it asks again half a second later and goes there, whatever was
+        // sought meanwhile: the records in between would never be read. The number itself does not matter: the pause takes
+        // hold before anything is fetched, and an answer from before it is dropped.
+        list.set_all_offsets(Offset::Offset(0))
             .and_then(|()| self.incremental_assign(&list))
             .and_then(|()| self.pause(&list))
             .map_err(|error| error.to_string())

@@ -29,6 +29,7 @@ use thmanyah_dev::{Broker, BrokerOptions, ScratchDir, Topic, target_dir};
 const CONTENT: &str = "content.raw";
 const RISING: &str = "engagement-events.raw";
 const RANDOM: &str = "engagement-events-in-any-order.raw";
+const BAD: &str = "engagement-events-all-bad.raw";
 const HEAP_MIB: u32 = 1024;
 
 /// Measures the processor beside a bare librdkafka copy loop: CPU seconds per million events, and the time from a SIGKILL
@@ -55,7 +56,7 @@ struct Arguments {
     /// Kills of each
     #[arg(long, env = "BENCH_RESTARTS", default_value_t = 5)]
     restarts: usize,
-    /// Leave out random times and `recent` off
+    /// Leave out random times, bad records and `recent` off
     #[arg(long)]
     brief: bool,
     /// Where the JSON goes [default: bench/processor.json in cargo's target directory]
@@ -136,12 +137,14 @@ fn fill_topics(broker: &Broker, arguments: &Arguments) -> Result<()> {
         Topic::new(CONTENT, partitions),
         Topic::new(RISING, partitions),
         Topic::new(RANDOM, partitions),
+        Topic::new(BAD, partitions),
     ])?;
     let mut records = Records::new(arguments.contents, events);
     fill::contents(bootstrap, CONTENT, &mut records)?;
     fill::events(bootstrap, RISING, &mut records, events, Order::Rising)?;
     if !arguments.brief {
         fill::events(bootstrap, RANDOM, &mut records, events, Order::Random)?;
+        fill::bad_events(bootstrap, BAD, &mut records, events)?;
     }
     say(&format!(
         "filled the input topics in {:.1} s; a raw event has {} bytes",
@@ -172,6 +175,8 @@ fn subjects(
             RANDOM,
             true,
         ));
+        let title = "processor, every record bad";
+        subjects.push(processor("bad", title, BAD, true));
         subjects.push(processor(
             "bare",
             "processor, recent.enabled=false",
