@@ -23,6 +23,7 @@ pub use materializer::{Materializer, MaterializerSettings};
 pub use positions::ReplicaPositions;
 pub use replica::{Following, Replica, ReplicaError, ReplicaSettings};
 pub use rows::{StoredContent, StoredError, read_stored};
+pub(crate) use rows::{split, version_bytes};
 pub use table::{ContentTable, ContentTableError};
 pub use wakeups::Wakeups;
 pub use watermark::{ContentWatermark, Vouching, WatermarkSettings};
