@@ -171,9 +171,9 @@ fn bounds(deployment: &Deployment<'_>, topic: &str, partition: i32) -> Result<(i
 /// Offset behind the last record, whatever its transaction became; 0 when there is none.
 fn behind_last_record(deployment: &Deployment<'_>, topic: &str, partition: i32) -> Result<i64> {
     let reader = raw_reader(deployment)?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&deployment.topic(topic), partition, Offset::Beginning)?;
-    reader.assign(&list)?;
+    let mut assigned = TopicPartitionList::new();
+    assigned.add_partition_offset(&deployment.topic(topic), partition, Offset::Beginning)?;
+    reader.assign(&assigned)?;
     let mut last = 0;
     loop {
         match reader.poll(ASK).context("the broker gives nothing")? {

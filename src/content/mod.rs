@@ -12,6 +12,7 @@ mod materializer;
 mod pace;
 mod positions;
 mod replica;
+mod restore;
 mod rows;
 mod table;
 mod unreplicated;

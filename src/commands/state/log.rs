@@ -1,7 +1,8 @@
 //! Reading logs from their start to their end, as a fresh fold does.
 
-use crate::kafka::{Edge, Kafka, LogReader};
+use crate::kafka::{ChangelogReader, LogReader};
 use anyhow::{Result, bail};
+use rdkafka::ClientConfig;
 use rdkafka::message::{BorrowedMessage, Message};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
 
 /// Gives `visit` every committed record of the partitions before their ends.
 pub(super) fn read(
-    edge: &Kafka,
+    client: &ClientConfig,
     topic: &str,
     bounds: &Bounds,
     mut visit: impl FnMut(&BorrowedMessage<'_>),
@@ -30,7 +31,7 @@ pub(super) fn read(
         return Ok(());
     }
     let mut last = starts.clone();
-    let reader = edge.reader(topic, starts)?;
+    let reader = ChangelogReader::open(client, topic, starts)?;
     let mut moved = Instant::now();
     loop {
         match reader.next(WAIT)? {

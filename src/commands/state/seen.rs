@@ -7,9 +7,9 @@ use super::compare::{Findings, MISSING, UNEXPECTED, UNREADABLE};
 use super::log::{Bounds, read};
 use crate::codec::decode_seen;
 use crate::domain::{Container, Partition};
-use crate::kafka::Kafka;
 use crate::run::{CHECKPOINT_KEY, seen_rows};
 use anyhow::Result;
+use rdkafka::ClientConfig;
 use rdkafka::message::Message;
 use roaring::{RoaringBitmap, RoaringTreemap};
 use std::collections::BTreeMap;
@@ -37,14 +37,14 @@ impl Covered<'_> {
 
 /// Compares the ids of the partitions that both logs have bounds for.
 pub(super) fn compare(
-    edge: &Kafka,
+    client: &ClientConfig,
     store: &Store,
     checkpoints: &Covered<'_>,
     enriched: &Covered<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
     let mut log: BTreeMap<i32, Ids> = BTreeMap::new();
-    read(edge, checkpoints.topic, &checkpoints.bounds, |record| {
+    read(client, checkpoints.topic, &checkpoints.bounds, |record| {
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let (Some(key), Some(value)) = (key, record.payload()) else {
             return;
@@ -63,7 +63,7 @@ pub(super) fn compare(
             }
         }
     })?;
-    read(edge, enriched.topic, &enriched.bounds, |record| {
+    read(client, enriched.topic, &enriched.bounds, |record| {
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         let Some(id) = key.and_then(|key| key.parse::<i64>().ok()) else {
             return;

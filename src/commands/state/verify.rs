@@ -9,10 +9,11 @@ use crate::commands::args::SettingFlags;
 use crate::config::{Config, KafkaConfig, Layers, LogConfig, TopicName, TopicNames};
 use crate::content::{split, version_bytes};
 use crate::domain::{ContentId, ContentVersion, EventId, Offset, Partition};
-use crate::kafka::{Edge, Isolation, Kafka, Offsets, TopicId, topic_ids};
+use crate::kafka::{Isolation, OffsetReader, Offsets, TopicId, topic_ids};
 use crate::logging;
 use crate::run::{parked_key, seen_rows};
 use anyhow::{Context, Result, anyhow};
+use rdkafka::ClientConfig;
 use rdkafka::message::{BorrowedMessage, Message};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
@@ -51,7 +52,7 @@ type Row = (Key, Option<u64>);
 
 /// What is needed to read the logs.
 struct Logs {
-    edge: Kafka,
+    client: ClientConfig,
     ids: BTreeMap<String, TopicId>,
 }
 
@@ -93,12 +94,12 @@ fn findings(
         &topics.enriched,
     ];
     let names = names.map(TopicName::as_str);
-    let edge = Kafka::new(kafka.client());
-    let asking = edge.offsets(GROUP, Isolation::Uncommitted)?;
+    let client = kafka.client();
+    let asking = OffsetReader::new(&client, GROUP, Isolation::Uncommitted)?;
     let ids = topic_ids(asking.client(), &names, DESCRIBE)
         .with_context(|| format!("brokers {}", kafka.bootstrap_servers))?;
     drop(asking);
-    let logs = Logs { edge, ids };
+    let logs = Logs { client, ids };
     let [content, pending, seen, enriched] = names;
     Ok(BTreeMap::from([
         (
@@ -122,7 +123,7 @@ impl Logs {
         findings: &mut Findings,
     ) -> Result<(Bounds, BTreeMap<i32, i64>)> {
         let partitions: Vec<i32> = positions.iter().map(|(partition, ..)| *partition).collect();
-        let asking = self.edge.offsets(GROUP, Isolation::Uncommitted)?;
+        let asking = OffsetReader::new(&self.client, GROUP, Isolation::Uncommitted)?;
         let all = asking.bounds(topic, partitions)?;
         let (mut bounds, mut comparable) = (Bounds::new(), BTreeMap::new());
         for (partition, position, id) in positions {
@@ -150,7 +151,7 @@ impl Logs {
         let positions = stored_positions(store, rows.table)?;
         let (bounds, positions) = self.comparable(topic, positions, &mut findings)?;
         let mut log = HashMap::new();
-        read(&self.edge, topic, &bounds, |record| {
+        read(&self.client, topic, &bounds, |record| {
             if let Some((key, value)) = row(record) {
                 let (partition, offset) = (record.partition(), record.offset());
                 let last = Last {
@@ -170,7 +171,7 @@ impl Logs {
         let stored = stored_positions(store, Table::Seen)?;
         let (bounds, positions) = self.comparable(seen, stored, &mut findings)?;
         let snapshot = store.snapshot();
-        let asking = self.edge.offsets(GROUP, Isolation::Uncommitted)?;
+        let asking = OffsetReader::new(&self.client, GROUP, Isolation::Uncommitted)?;
         let tail_bounds = asking.bounds(enriched, positions.keys().copied())?;
         let mut covered = BTreeMap::new();
         for partition in positions.keys() {
@@ -193,7 +194,7 @@ impl Logs {
             bounds: tail_bounds,
             positions: covered,
         };
-        seen::compare(&self.edge, store, &checkpoints, &tail, &mut findings)?;
+        seen::compare(&self.client, store, &checkpoints, &tail, &mut findings)?;
         Ok(findings)
     }
 }
