@@ -34,6 +34,7 @@ check: setup ## formatting, lints, documentation, licences
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
 	else echo "cargo deny is not installed, licences were not checked: cargo install --locked cargo-deny"; fi
 
-bench: build ## micro-benches, and the processor beside a bare copy loop
+bench: build ## micro-benches, the processor beside a bare copy loop, a cold restore beside a bare reader
 	cargo bench --workspace --bench codec --bench state
 	@$${CARGO_TARGET_DIR:-target}/release/processor
+	@$${CARGO_TARGET_DIR:-target}/release/restore

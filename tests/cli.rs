@@ -201,3 +201,71 @@ fn help_teaches_the_flow_the_settings_and_the_exit_codes() {
     let version = String::from_utf8_lossy(&version.stdout);
     assert_eq!(version, format!("thmanyah {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn state_commands_tell_a_missing_and_a_used_directory_apart_and_make_neither() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let state = directory.path().join("state").display().to_string();
+    let copy = directory.path().join("copy").display().to_string();
+    let kafka = ["--bootstrap-servers", "127.0.0.1:1"];
+    let commands = [
+        vec!["state", "inspect", "--state-dir", &state],
+        [&["state", "verify", "--state-dir", &state], &kafka[..]].concat(),
+        vec!["state", "checkpoint", "--state-dir", &state, &copy],
+    ];
+    for command in &commands {
+        assert_fails(&thmanyah(command, &[]), 1, &[&state, "holds no state"]);
+    }
+    assert!(!directory.path().join("state").exists());
+    let store = thmanyah_state::Store::open(
+        &directory.path().join("state"),
+        &thmanyah_state::Options::default(),
+    )
+    .expect("a new directory opens");
+    let pid = format!("pid {}", std::process::id());
+    for command in &commands {
+        assert_fails(&thmanyah(command, &[]), 1, &[&state, "in use", &pid]);
+    }
+    drop(store);
+    assert_fails(&thmanyah(&["state", "inspect"], &[]), 2, &["`state_dir`"]);
+}
+
+#[test]
+fn a_copy_of_an_empty_state_is_inspected_like_the_state() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let state = directory.path().join("state");
+    drop(thmanyah_state::Store::open(
+        &state,
+        &thmanyah_state::Options::default(),
+    ));
+    let (state, copy) = (
+        state.display().to_string(),
+        directory.path().join("copy").display().to_string(),
+    );
+    let made = thmanyah(&["state", "checkpoint", "--state-dir", &state, &copy], &[]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let again = thmanyah(&["state", "checkpoint", "--state-dir", &state, &copy], &[]);
+    assert_fails(&again, 1, &[&copy, "is there already"]);
+    for dir in [&state, &copy] {
+        let output = thmanyah(&["state", "inspect", "--json", "--state-dir", dir], &[]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        for (place, value) in [("/format", 1), ("/tables/content/rows", 0)] {
+            assert_eq!(report.pointer(place), Some(&value.into()), "{report}");
+        }
+    }
+}
+
+#[test]
+fn help_of_state_teaches_what_the_tables_are() {
+    let output = thmanyah(&["state", "--help"], &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "content.changelog",
+        "inspect",
+        "verify",
+        "checkpoint",
+        "Examples:",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}

@@ -67,6 +67,63 @@ pub enum Command {
     /// Print every setting: its meaning, its value, where that came from; secrets are left out
     #[command(after_long_help = AFTER_HELP)]
     Config(SettingFlags),
+    /// Look into a state directory, compare it with the log, or copy it; no process may be using it
+    #[command(subcommand, long_about = STATE_ABOUT, after_long_help = STATE_HELP)]
+    State(StateCommand),
+}
+
+const STATE_ABOUT: &str = "\
+Looks into a state directory, compares it with the log, or copies it; no process may be using it.
+
+The directory holds tables, each a fold of a log in Kafka: `content` of content.changelog, `pending` of \
+engagement-events.pending, `seen` of engagement-events.seen and what engagement-events.enriched holds behind its last \
+checkpoint, `recent` of engagement-events.enriched. For each partition a table keeps the position up to which it covers \
+that log. All of it can be lost; what is here is read, never repaired: to have it rebuilt, move the directory away and \
+start the processor.";
+
+const STATE_HELP: &str = "\
+Examples:
+  thmanyah state inspect --state-dir /var/lib/thmanyah
+  thmanyah state verify --state-dir /var/lib/thmanyah --bootstrap-servers localhost:9092
+  thmanyah state checkpoint --state-dir /var/lib/thmanyah /var/lib/thmanyah-copy
+
+Exit codes:
+  0  done; verify: the store agrees with the log
+  1  failed, or verify found a difference
+  2  wrong usage or configuration";
+
+/// What to do with a state directory.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Print what is there: tables with rows and sizes, and for each partition how far it is
+    #[command(after_long_help = STATE_HELP)]
+    Inspect {
+        /// Settings.
+        #[command(flatten)]
+        settings: SettingFlags,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fold the logs again and compare the result with content, pending and seen, key by key
+    #[command(after_long_help = STATE_HELP)]
+    Verify {
+        /// Settings.
+        #[command(flatten)]
+        settings: SettingFlags,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a state directory of hard links to the files of this one: an instant copy that takes no room
+    #[command(after_long_help = STATE_HELP)]
+    Checkpoint {
+        /// Settings.
+        #[command(flatten)]
+        settings: SettingFlags,
+        /// Directory to make; on the same file system, or the files are copied
+        to: PathBuf,
+    },
 }
 
 /// Settings that have a flag. They are texts here: what they mean is one matter, wherever they come from.

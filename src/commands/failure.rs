@@ -60,6 +60,12 @@ impl From<RunError> for Failure {
     }
 }
 
+impl From<thmanyah_state::Error> for Failure {
+    fn from(error: thmanyah_state::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.into())

@@ -4,9 +4,10 @@ mod args;
 mod config;
 mod failure;
 mod run;
+mod state;
 mod topics;
 
-pub use args::{Arguments, Command};
+pub use args::{Arguments, Command, StateCommand};
 pub use failure::Failure;
 
 /// Runs a command to its end.
@@ -15,5 +16,6 @@ pub fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Run(settings) => run::run(&settings),
         Command::Topics { settings, json } => topics::topics(&settings, json),
         Command::Config(settings) => config::config(&settings),
+        Command::State(command) => state::state(&command),
     }
 }

@@ -267,6 +267,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The state directory alone, for commands that need no instance.
+    pub fn state_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {
+        let mut complete = layers.clone();
+        complete.fill("instance", "0");
+        Ok(TopLevel::read(&complete)?.state_dir)
+    }
+}
+
 impl KafkaConfig {
     /// Reads and checks this section alone.
     pub fn load(layers: &Layers) -> Result<Self, ConfigError> {

@@ -3,6 +3,7 @@
 
 use super::batch::{BATCH_RECORDS, Batch};
 use super::positions::ReplicaPositions;
+use super::restore::Restore;
 use super::rows::split;
 use super::table::{ContentTable, ContentTableError};
 use super::wakeups::{Waker, Wakeups, wakeups};
@@ -12,10 +13,9 @@ use crate::kafka::{
     ChangelogError, Edge, Isolation, LogReader, Offsets, OffsetsError, Resume, TopicId, resume,
 };
 use crate::metrics::Metrics;
-use crate::progress::Progress;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thmanyah_state::{BulkLoad, Moment, Position, Rows, Table, Tables, WriteSet};
 
 /// A batch of fewer records goes through the write-ahead log.
@@ -24,9 +24,6 @@ const LOAD_FROM: usize = 10_000;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often an idle tail notes that it stands at the end.
 const FRESHNESS_INTERVAL_MS: i64 = 60_000;
-
-/// Its name in the health of the process.
-const COMPONENT: &str = "content";
 
 /// What the replica needs.
 pub struct ReplicaSettings {
@@ -149,7 +146,11 @@ impl<E: Edge> Replica<E> {
         self.table.warm()?;
         let reader = self.edge.reader(topic, starts.clone())?;
         let partitions: Vec<i32> = starts.keys().copied().collect();
-        let restore = Restore::begin(self, ends.ends(topic, &partitions)?);
+        let restore = Restore::begin(
+            ends.ends(topic, &partitions)?,
+            &self.positions,
+            self.edge.instant(),
+        );
         Ok(Begun {
             ends,
             starts,
@@ -162,6 +163,7 @@ impl<E: Edge> Replica<E> {
         Following {
             restore: Some(begun.restore),
             load: None,
+            ready: Batch::default(),
             ends: begun.ends,
             reader: begun.reader,
             batch: Batch::default(),
@@ -210,15 +212,12 @@ impl<E: Edge> Replica<E> {
         Ok(())
     }
 
-    /// Writes a batch with its positions, then refreshes the cache, then wakes the workers.
-    ///
-    /// IMPORTANT: this order. A worker that is woken, or that finds nothing in the cache, must find the row in the store.
-    fn fold(
+    /// Adds the positions that a batch reaches.
+    fn stage(
         &self,
         batch: &mut Batch,
         reader: &E::Reader,
         stored: &mut BTreeMap<i32, i64>,
-        load: &mut Option<BulkLoad>,
     ) -> Result<(), ReplicaError> {
         for (partition, position) in reader.positions() {
             if stored.get(&partition) != Some(&position) {
@@ -232,15 +231,14 @@ impl<E: Edge> Replica<E> {
                 batch.moved.push((partition, position));
             }
         }
-        if batch.moved.is_empty() {
-            return Ok(());
-        }
-        if batch.changes.len() < LOAD_FROM {
-            *load = None;
-            self.store.apply(&mut batch.writes)?;
-        } else {
-            self.store.load(Table::Content, &mut batch.writes, load)?;
-        }
+        Ok(())
+    }
+
+    /// A batch was written with its positions: refreshes the cache, then wakes the workers.
+    ///
+    /// IMPORTANT: this order, after the store. A worker that is woken, or that finds nothing in the cache, must find the row in
+    /// the store.
+    fn announce(&self, batch: &mut Batch) {
         for (id, row) in &batch.changes {
             self.table.refresh(*id, *row);
         }
@@ -255,7 +253,6 @@ impl<E: Edge> Replica<E> {
             }
         }
         batch.clear();
-        Ok(())
     }
 
     fn set_position(&self, writes: &mut WriteSet, partition: i32, offset: i64, fresh_at_ms: i64) {
@@ -298,74 +295,91 @@ pub struct Following<E: Edge> {
     stored: BTreeMap<i32, i64>,
     /// The first fold, while it lasts.
     restore: Option<Restore>,
-    /// The bulk load that it is written by.
+    /// The bulk load that it is written by,
     load: Option<BulkLoad>,
+    /// and the batch that is taken in while the next one is read. Empty in between.
+    ready: Batch,
     noted_ms: i64,
 }
 
 impl<E: Edge> Following<E> {
     /// Folds what has come since the last turn; waits a little when nothing has.
     pub fn turn(&mut self, metrics: &Metrics, health: &Health) -> Result<(), ReplicaError> {
-        let (replica, batch) = (&self.replica, &mut self.batch);
-        batch.read(&self.reader, self.restore.is_some())?;
-        metrics.restored.content.inc_by(batch.changes.len() as u64);
-        replica.fold(batch, &self.reader, &mut self.stored, &mut self.load)?;
+        self.read()?;
+        metrics
+            .restored
+            .content
+            .inc_by(self.batch.changes.len() as u64);
+        self.replica.announce(&mut self.ready);
+        self.fold()?;
         if let Some(restore) = self.restore.take() {
-            self.restore = restore.advance(&self.replica, metrics, health);
+            self.restore = {
+                let now = self.replica.edge.instant();
+                let topic = &self.replica.settings.topic;
+                restore.advance(&self.replica.positions, topic, now, metrics, health)
+            };
             if self.restore.is_none() {
                 // From here on its files are merged in the background.
                 self.load = None;
             }
         }
         let now = self.replica.edge.now_ms();
-        if now - self.noted_ms >= FRESHNESS_INTERVAL_MS {
+        // IMPORTANT: never beside a batch that is ready: its positions are noted as stored, its rows are not there yet.
+        if now - self.noted_ms >= FRESHNESS_INTERVAL_MS && self.ready.moved.is_empty() {
             self.noted_ms = now;
             self.load = None;
             self.replica.note_freshness(&self.ends, &self.stored, now)?;
         }
         Ok(())
     }
-}
 
-/// The first fold, up to the end that the changelog had at the start.
-struct Restore {
-    ends: BTreeMap<i32, i64>,
-    began: Instant,
-    total: u64,
-    /// Once it has been told of.
-    progress: Option<Progress>,
-}
-
-impl Restore {
-    fn begin<E: Edge>(replica: &Replica<E>, ends: BTreeMap<i32, i64>) -> Self {
-        Self {
-            began: replica.edge.instant(),
-            total: replica.positions.left(&ends),
-            progress: None,
-            ends,
+    /// Reads a batch. Meanwhile one that is ready is taken in.
+    fn read(&mut self) -> Result<(), ReplicaError> {
+        let (ready, batch, reader) = (&mut self.ready, &mut self.batch, &self.reader);
+        let restoring = self.restore.is_some();
+        let Some(load) = self.load.as_mut().filter(|_| !ready.moved.is_empty()) else {
+            return Ok(batch.read(reader, restoring)?);
+        };
+        let taken_in = std::thread::scope(|scope| {
+            let writes = &mut ready.writes;
+            let name = "content load".to_owned();
+            let taking = std::thread::Builder::new()
+                .name(name)
+                .spawn_scoped(scope, || load.ingest(writes));
+            batch.read(reader, restoring)?;
+            let taken_in = taking.ok().map(|thread| match thread.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            Ok::<_, ReplicaError>(taken_in)
+        })?;
+        match taken_in {
+            Some(outcome) => outcome?,
+            // The system refuses a thread: one after the other, then.
+            None => load.ingest(&mut ready.writes)?,
         }
+        Ok(())
     }
 
-    /// Tells how far it is; gone once it is done.
-    fn advance<E: Edge>(
-        mut self,
-        replica: &Replica<E>,
-        metrics: &Metrics,
-        health: &Health,
-    ) -> Option<Self> {
-        let (left, now) = (replica.positions.left(&self.ends), replica.edge.instant());
-        let topic = &replica.settings.topic;
-        let mut progress = self.progress.take().unwrap_or_else(|| {
-            let waiting = BTreeMap::from([(COMPONENT.to_owned(), self.total)]);
-            Progress::begin(Table::Content.name(), topic, waiting, metrics, self.began)
-        });
-        if left == 0 {
-            progress.finish(now);
-            health.set_ready(COMPONENT);
-            return None;
+    /// Writes what was read, or leaves a large batch to be taken in while the next one is read.
+    fn fold(&mut self) -> Result<(), ReplicaError> {
+        let (replica, batch) = (&self.replica, &mut self.batch);
+        replica.stage(batch, &self.reader, &mut self.stored)?;
+        if batch.moved.is_empty() {
+            return Ok(());
         }
-        progress.advance(now, health, |_| left);
-        self.progress = Some(progress);
-        Some(self)
+        if batch.changes.len() >= LOAD_FROM {
+            if self.load.is_none() {
+                self.load = replica.store.begin_load(Table::Content)?;
+            }
+            if self.load.is_some() {
+                std::mem::swap(&mut self.ready, batch);
+                return Ok(());
+            }
+        }
+        self.load = None;
+        replica.store.apply(&mut batch.writes)?;
+        replica.announce(batch);
+        Ok(())
     }
 }

@@ -25,7 +25,7 @@ pub enum StoredError {
 }
 
 /// The version's bytes, which go before the changelog value.
-pub(super) fn version_bytes(version: ContentVersion) -> [u8; 12] {
+pub(crate) fn version_bytes(version: ContentVersion) -> [u8; 12] {
     let mut bytes = [0; 12];
     let (partition, offset) = bytes.split_at_mut(4);
     partition.copy_from_slice(&version.partition.0.to_be_bytes());
@@ -34,7 +34,7 @@ pub(super) fn version_bytes(version: ContentVersion) -> [u8; 12] {
 }
 
 /// The version of a stored value, and the changelog value inside.
-pub(super) fn split(value: &[u8]) -> Result<(ContentVersion, &[u8]), StoredError> {
+pub(crate) fn split(value: &[u8]) -> Result<(ContentVersion, &[u8]), StoredError> {
     let (partition, rest) = value.split_first_chunk::<4>().ok_or(StoredError::Short)?;
     let (offset, row) = rest.split_first_chunk::<8>().ok_or(StoredError::Short)?;
     let version = ContentVersion {

@@ -9,12 +9,13 @@ mod ownership;
 mod parts;
 mod records;
 mod restorer;
-mod seen_rows;
+pub(crate) mod seen_rows;
 mod settings;
 mod view;
 mod worker;
 
 pub use barrier::{BarrierError, BarrierSettings, Surroundings};
+pub(crate) use barrier::{CHECKPOINT_KEY, parked_key};
 pub use error::{RunError, WorkerError};
 pub use lease::Leases;
 pub use ownership::Ownership;

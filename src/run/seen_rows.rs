@@ -84,16 +84,41 @@ pub(super) fn enriched(
     partition: Partition,
     topic: TopicId,
 ) -> Result<Option<Offset>, thmanyah_state::Error> {
+    let covered = covered(snapshot, partition)?;
+    Ok(covered.and_then(|(offset, id)| (id == topic).then_some(offset)))
+}
+
+/// Up to where which enriched topic is covered.
+pub(crate) fn covered(
+    snapshot: &impl Moment,
+    partition: Partition,
+) -> Result<Option<(Offset, TopicId)>, thmanyah_state::Error> {
     let (key, _) = range(partition, ENRICHED);
     let read = |value: &[u8]| {
         let (offset, id) = value.split_first_chunk::<8>()?;
-        (id == topic).then(|| Offset(i64::from_be_bytes(*offset)))
+        Some((Offset(i64::from_be_bytes(*offset)), id.try_into().ok()?))
     };
     Ok(snapshot.get(Table::Seen, &key, read)?.flatten())
 }
 
+/// Gives `visit` every container of a partition and its serialised bitmap.
+pub(crate) fn containers(
+    snapshot: &impl Moment,
+    partition: Partition,
+    mut visit: impl FnMut(Container, &[u8]),
+) -> Result<(), thmanyah_state::Error> {
+    let (from, to) = range(partition, CONTAINER);
+    let mut rows = snapshot.rows(Table::Seen, &from, &to)?;
+    while let Some((key, value)) = rows.next()? {
+        if let Some(container) = number(key) {
+            visit(container, value);
+        }
+    }
+    Ok(())
+}
+
 /// The marked containers, up to `limit` of them.
-pub(super) fn marked(
+pub(crate) fn marked(
     snapshot: &impl Moment,
     partition: Partition,
     limit: usize,
@@ -115,7 +140,7 @@ pub(super) fn unmark(partition: Partition, container: Container, writes: &mut Wr
 }
 
 /// How many ids are in the partition's containers; `None` when one of them is unreadable.
-pub(super) fn count(
+pub(crate) fn count(
     snapshot: &impl Moment,
     partition: Partition,
 ) -> Result<Option<u64>, thmanyah_state::Error> {

@@ -32,6 +32,7 @@ mod write_set;
 
 pub use bulk::BulkLoad;
 pub use error::Error;
+pub use format::VERSION as FORMAT;
 pub use options::Options;
 pub use position::Position;
 pub use store::{Direction, Row, Scan, Snapshot, Store};

@@ -29,16 +29,10 @@ pub trait Tables: Clone {
     /// Applies a set of writes: all of them or none. The set comes back empty; after an error it is as it was.
     fn apply(&self, writes: &mut WriteSet) -> Result<(), Error>;
 
-    /// Applies a large set of puts and deletes of one table as part of a bulk load, which the first one begins. A store that has
-    /// no such thing applies it like any other.
-    fn load(
-        &self,
-        table: Table,
-        writes: &mut WriteSet,
-        load: &mut Option<BulkLoad>,
-    ) -> Result<(), Error> {
-        let _ = (table, load);
-        self.apply(writes)
+    /// Begins a bulk load of a table; `None` in a store that has no such thing.
+    fn begin_load(&self, table: Table) -> Result<Option<BulkLoad>, Error> {
+        let _ = table;
+        Ok(None)
     }
 
     /// Deletes the position of a partition and all rows whose keys begin with `prefix`, at once.
@@ -96,17 +90,8 @@ impl Tables for Store {
         Self::apply(self, writes)
     }
 
-    fn load(
-        &self,
-        table: Table,
-        writes: &mut WriteSet,
-        load: &mut Option<BulkLoad>,
-    ) -> Result<(), Error> {
-        let load = match load {
-            Some(load) => load,
-            none => none.insert(BulkLoad::begin(self, table)?),
-        };
-        load.ingest(writes)
+    fn begin_load(&self, table: Table) -> Result<Option<BulkLoad>, Error> {
+        BulkLoad::begin(self, table).map(Some)
     }
 
     fn drop_partition(&self, table: Table, prefix: &[u8], partition: i32) -> Result<(), Error> {

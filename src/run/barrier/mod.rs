@@ -11,8 +11,8 @@ mod seen;
 mod start;
 
 pub use error::BarrierError;
-pub(super) use pending::parked_key;
-pub(super) use seen::CHECKPOINT_KEY;
+pub(crate) use pending::parked_key;
+pub(crate) use seen::CHECKPOINT_KEY;
 
 use super::lease::{Lease, Leases};
 use crate::content::{ContentWatermark, ReplicaPositions};

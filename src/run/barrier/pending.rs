@@ -106,7 +106,7 @@ impl<E: Edge> Fold for PendingFold<'_, E> {
 }
 
 /// Key of a parked event in the store: partition, then the id so that it sorts as a number.
-pub(in crate::run) fn parked_key(partition: Partition, id: EventId) -> [u8; 12] {
+pub(crate) fn parked_key(partition: Partition, id: EventId) -> [u8; 12] {
     let mut key = [0; 12];
     let (head, tail) = key.split_at_mut(4);
     head.copy_from_slice(&partition.0.to_be_bytes());

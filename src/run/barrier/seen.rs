@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use thmanyah_state::{Position, Table, Tables, WriteSet};
 
 /// Key of the record that says what the containers of a partition cover.
-pub(in crate::run) const CHECKPOINT_KEY: &str = "position";
+pub(crate) const CHECKPOINT_KEY: &str = "position";
 
 impl<E: Edge> Barrier<E> {
     /// Brings the published ids up to the enriched topic's end.

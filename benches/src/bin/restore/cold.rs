@@ -1,6 +1,7 @@
 //! A deployment whose disk is lost again and again.
 
 use crate::report::Measured;
+use crate::say;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::PathBuf;
@@ -110,6 +111,11 @@ impl Deployment {
             restoring: first.map_or(0.0, |at| at.elapsed().as_secs_f64()),
         };
         processor.kill9();
+        for line in processor.log().lines() {
+            if line.contains("restored a table") {
+                say(line);
+            }
+        }
         Ok(measured)
     }
 }
