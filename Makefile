@@ -10,7 +10,7 @@ export RUSTDOCFLAGS = $(RUSTFLAGS)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench
+.PHONY: help setup build demo test check bench chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,3 +37,6 @@ check: setup ## formatting, lints, documentation, licences
 bench: build ## micro-benches, and the processor beside a bare copy loop
 	cargo bench --workspace --bench codec --bench state
 	@$${CARGO_TARGET_DIR:-target}/release/processor
+
+chaos: build ## 200 faults against three brokers and three instances: CHAOS_FAULTS=n CHAOS_SEED=s
+	@$${CARGO_TARGET_DIR:-target}/release/chaos
