@@ -10,7 +10,7 @@ export RUSTDOCFLAGS = $(RUSTFLAGS)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench
+.PHONY: help setup build demo test check bench chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,3 +38,6 @@ bench: build ## micro-benches, the processor beside a bare copy loop, a cold res
 	cargo bench --workspace --bench codec --bench state
 	@$${CARGO_TARGET_DIR:-target}/release/processor
 	@$${CARGO_TARGET_DIR:-target}/release/restore
+
+chaos: build ## 200 faults against three brokers and three instances: CHAOS_FAULTS=n CHAOS_SEED=s
+	@$${CARGO_TARGET_DIR:-target}/release/chaos

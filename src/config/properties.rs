@@ -262,6 +262,9 @@ impl KafkaConfig {
     pub fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("client.id", "thmanyah");
+        // Brokers that were away are missed no longer than they are away; the default goes up to ten seconds.
+        client.set("reconnect.backoff.ms", "50");
+        client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in self.properties.iter() {
             client.set(name, value);
         }

@@ -32,6 +32,7 @@ pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};
 
 pub(crate) use ffi::topic_ids;
+pub(crate) use offsets::look_for_leaders;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
@@ -62,8 +63,6 @@ fn fetch_defaults(config: &mut ClientConfig) {
         // A full queue pauses fetching for so long; the default of a second is longer than the queue lasts.
         ("fetch.queue.backoff.ms", "20"),
         ("fetch.error.backoff.ms", "100"),
-        ("reconnect.backoff.ms", "50"),
-        ("reconnect.backoff.max.ms", "1000"),
     ] {
         if config.get(key).is_none() {
             config.set(key, value);

@@ -3,13 +3,16 @@
 use super::edge::Offsets;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long one question to the brokers may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the look for leaders may take that follows a question without an answer.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a question about offsets got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -94,25 +97,16 @@ impl OffsetReader {
             // librdkafka refuses an empty question.
             return Ok(BTreeMap::new());
         }
-        let list = self
-            .consumer
-            .offsets_for_times(list, ASK_TIMEOUT)
-            .map_err(|error| OffsetsError::new(what, topic, error))?;
-        list.elements()
+        let mut asked = self.consumer.offsets_for_times(list.clone(), ASK_TIMEOUT);
+        if asked.as_ref().is_ok_and(any_failed) || asked.as_ref().is_err_and(came_at_once) {
+            look_for_leaders(&self.consumer, topic);
+            asked = self.consumer.offsets_for_times(list, ASK_TIMEOUT);
+        }
+        let list = asked.map_err(|error| OffsetsError::new(what, topic, error))?;
+        let elements = list.elements();
+        elements
             .iter()
-            .map(|element| {
-                element
-                    .error()
-                    .map_err(|error| OffsetsError::new(what, topic, error))?;
-                match element.offset() {
-                    Offset::Offset(offset) => Ok((element.partition(), offset)),
-                    other => Err(OffsetsError::new(
-                        what,
-                        topic,
-                        format!("the brokers answered {other:?}"),
-                    )),
-                }
-            })
+            .map(|element| place_of(topic, element))
             .collect()
     }
 
@@ -175,6 +169,34 @@ impl Offsets for OffsetReader {
     }
 }
 
+fn any_failed(list: &TopicPartitionList) -> bool {
+    let elements = list.elements();
+    elements.iter().any(|element| element.error().is_err())
+}
+
+/// Whether an error came before the time was up: then a second question has its time, too.
+fn came_at_once(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() != Some(RDKafkaErrorCode::OperationTimedOut)
+}
+
+/// Has a client find out who leads a topic's partitions.
+///
+/// Without it a client that once saw a partition without a leader, or another one, answers every further question with that,
+/// from memory, until its metadata is refreshed after minutes.
+pub(crate) fn look_for_leaders(consumer: &BaseConsumer, topic: &str) {
+    // That nobody answers is no news to the caller, who asks again.
+    let _ = consumer.fetch_metadata(Some(topic), LEADERS_TIMEOUT);
+}
+
+fn place_of(topic: &str, element: &TopicPartitionListElem<'_>) -> Result<(i32, i64), OffsetsError> {
+    let failed = |reason: String| OffsetsError::new("log start and end", topic, reason);
+    element.error().map_err(|error| failed(error.to_string()))?;
+    match element.offset() {
+        Offset::Offset(offset) => Ok((element.partition(), offset)),
+        other => Err(failed(format!("the brokers answered {other:?}"))),
+    }
+}
+
 fn listed(
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
@@ -185,4 +207,26 @@ fn listed(
         list.add_partition_offset(topic, partition, offset)?;
     }
     Ok(list)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Isolation, OffsetReader};
+    use crate::kafka::Offsets;
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+
+    #[test]
+    fn a_partition_that_had_no_leader_is_asked_again_once_it_has_one() {
+        let cluster = MockCluster::new(2).unwrap();
+        cluster.create_topic("t", 1, 2).unwrap();
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", cluster.bootstrap_servers());
+        let reader = OffsetReader::new(&client, "g", Isolation::Uncommitted).unwrap();
+        cluster.partition_leader("t", 0, None).unwrap();
+        assert!(reader.bounds("t", [0]).is_err());
+        cluster.partition_leader("t", 0, Some(2)).unwrap();
+        assert_eq!(reader.bounds("t", [0]).unwrap().get(&0), Some(&(0, 0)));
+    }
 }

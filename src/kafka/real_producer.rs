@@ -23,6 +23,8 @@ pub(super) struct Buffers {
     pub(super) batch: u64,
 }
 
+/// Connections that nothing passed for so long are closed.
+const IDLE: Duration = Duration::from_secs(10);
 /// librdkafka's own default.
 const BATCH_BYTES: u64 = 1_000_000;
 
@@ -194,6 +196,10 @@ fn client_config(
         .set("batch.size", batch.to_string())
         .set("partitioner", "murmur2_random")
         .set("statistics.interval.ms", "1000")
+        // IMPORTANT: a request to a group's coordinator that is down, and that the cluster has taken off its list meanwhile,
+        // is not looked at again before the state of any connection changes (librdkafka #5511): sending offsets hung for as
+        // long as nothing else happened. Connections that idle are closed, which is such a change.
+        .set("connections.max.idle.ms", IDLE.as_millis().to_string())
         .set_log_level(RDKafkaLogLevel::Info);
     for (key, value) in [
         ("linger.ms", "20"),

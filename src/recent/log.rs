@@ -1,5 +1,6 @@
 //! The enriched topic as the follower reads it: assigned partitions, committed records only, no group.
 
+use crate::kafka::look_for_leaders;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -141,22 +142,27 @@ impl Log {
             list.add_partition_offset(&self.topic, *partition, place)
                 .map_err(LogError::of(what))?;
         }
-        let list = self
+        let answered = self
             .consumer
             .offsets_for_times(list, ASK_TIMEOUT)
-            .map_err(LogError::of(what))?;
-        list.elements()
-            .iter()
-            .map(|element| {
-                element.error().map_err(LogError::of(what))?;
-                match element.offset() {
-                    Offset::Offset(offset) => Ok((element.partition(), offset)),
-                    other => Err(LogError::Call {
-                        what,
-                        reason: format!("the brokers answered {other:?}"),
-                    }),
-                }
-            })
-            .collect()
+            .map_err(LogError::of(what))
+            .and_then(|list| {
+                let elements = list.elements();
+                let places = elements.iter().map(|element| {
+                    element.error().map_err(LogError::of(what))?;
+                    match element.offset() {
+                        Offset::Offset(offset) => Ok((element.partition(), offset)),
+                        other => Err(LogError::Call {
+                            what,
+                            reason: format!("the brokers answered {other:?}"),
+                        }),
+                    }
+                });
+                places.collect()
+            });
+        if answered.is_err() {
+            look_for_leaders(&self.consumer, &self.topic);
+        }
+        answered
     }
 }

@@ -22,7 +22,7 @@ use crate::feed::Feed;
 
 /// Longer than this no round may take until every partition moves again.
 const RECOVERY_LIMIT: Duration = Duration::from_mins(2);
-const STOP_LIMIT: Duration = Duration::from_secs(21);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What to do.
 #[derive(Clone, Debug)]

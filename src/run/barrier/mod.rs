@@ -31,6 +31,8 @@ use std::time::Duration;
 const FIRST_BOOT_WAIT: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Between two attempts to ask brokers that do not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What every barrier of the process needs.
 pub struct BarrierSettings {
@@ -284,7 +286,7 @@ impl<E: Edge> Barrier<E> {
                 Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "the restore barrier asks again");
                     self.go_on(request)?;
-                    self.edge.sleep(LOOK_AGAIN);
+                    self.edge.sleep(ASK_AGAIN);
                 }
                 answer => return answer,
             }
