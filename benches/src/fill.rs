@@ -89,7 +89,7 @@ pub fn events(
 }
 
 /// Fills a topic with events that must all be refused; ids begin at 1.
-pub(crate) fn bad_events(
+pub fn bad_events(
     bootstrap: &str,
     topic: &str,
     records: &mut Records,
