@@ -89,12 +89,7 @@ pub fn events(
 }
 
 /// Fills a topic with events that must all be refused; ids begin at 1.
-pub fn bad_events(
-    bootstrap: &str,
-    topic: &str,
-    records: &mut Records,
-    count: u64,
-) -> Result<()> {
+pub fn bad_events(bootstrap: &str, topic: &str, records: &mut Records, count: u64) -> Result<()> {
     let writer = Writer::new(bootstrap, topic)?;
     for id in 1..=count {
         records.event(id, Order::Rising);

@@ -65,7 +65,7 @@ fn poison(id: i64) -> (Vec<u8>, Vec<u8>) {
         1 => {
             value = value
                 .strip_prefix(b"{")
-                .map_or_else(Vec::new, <[u8]>::to_vec)
+                .map_or_else(Vec::new, <[u8]>::to_vec);
         }
         _ => {
             let text = String::from_utf8_lossy(&value).replace("\"play\"", "\"dance\"");
@@ -79,7 +79,8 @@ fn poison(id: i64) -> (Vec<u8>, Vec<u8>) {
 #[allow(clippy::print_stderr, reason = "libtest shows it when the test fails")]
 fn memory_and_log_stay_small_whatever_is_fed() -> Result<()> {
     let broker = Broker::start(BrokerOptions::default())?;
-    let deployment = Deployment::new(&broker, "bounded", PARTITIONS)?;
+    // However slow the machine is, events that wait are not given up on meanwhile.
+    let deployment = Deployment::new(&broker, "bounded", PARTITIONS)?.args(&["--deadline", "30m"]);
     let contents = (1..=CONTENTS).map(|number| {
         let id = content_id(number);
         (content_key(&id), content_value(&id, "podcast", Some(1200)))
@@ -140,6 +141,6 @@ fn memory_and_log_stay_small_whatever_is_fed() -> Result<()> {
     let lines = processor.log().lines().count();
     ensure!(lines < LOG_LINES, "{lines} lines in the log");
     let dead = processor.metric("thmanyah_events_total", &[("outcome", "dead_letter")])?;
-    ensure!(dead == Some(EVENTS as f64), "{dead:?}");
+    ensure!(dead.map(|dead| dead as u64) == Some(EVENTS), "{dead:?}");
     Ok(())
 }
