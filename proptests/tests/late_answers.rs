@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord};
 use thmanyah::config::{Config, Flags, Layers};
 use thmanyah::kafka::{
     Kafka, LimitReader, MemberSettings, ProducerSettings, TopicLimits, Transactor,
@@ -21,7 +21,7 @@ const TOPIC: &str = "late";
 const RECORDS: i64 = 200;
 /// Longer than what comes between an assignment and the seek, and shorter than any time-out.
 const DELAY: Duration = Duration::from_millis(150);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Between two records.
 const POLL: Duration = Duration::from_millis(10);
 
