@@ -122,7 +122,7 @@ pub fn check_enriched(
         );
         let (raw_id, raw_ms) = origins
             .remove(&(record.partition, offset))
-            .with_context(told)?;
+            .with_context(|| format!("its raw record is a later copy, or none; {}", told()))?;
         ensure!(
             raw_id == id,
             "its raw record is that of event {raw_id}; {}",
