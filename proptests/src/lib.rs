@@ -8,4 +8,5 @@ pub mod feed;
 pub mod oracle;
 pub mod pages;
 pub mod rows;
+pub mod sizes;
 pub mod topics;
