@@ -5,6 +5,7 @@ pub mod checker;
 pub mod deployment;
 pub mod evidence;
 pub mod feed;
+pub mod flow;
 pub mod oracle;
 pub mod pages;
 pub mod rows;

@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message};
 use thmanyah_dev::{ApiKey, Broker, BrokerOptions, Proxy, Requests, Topic};
 use thmanyah_proptests::checker::check;
 use thmanyah_proptests::deployment::Deployment;
 use thmanyah_proptests::feed::play;
 use thmanyah_proptests::oracle::EventRow;
 use thmanyah_proptests::sizes::rounds;
-use thmanyah_proptests::topics::read_back;
 
 const LIMIT: Duration = Duration::from_mins(1);
 const PARTITIONS: i32 = 2;
@@ -145,12 +144,13 @@ fn doubled(with_rule: bool) -> Result<BTreeSet<i64>> {
     plain.commit(false)?;
 
     let (mut ids, mut twice) = (BTreeSet::new(), BTreeSet::new());
-    for record in read_back(&broker, "out")? {
-        let id = record.event_id()?;
+    broker.read_topic("out", |record| {
+        let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
+        let id = key.and_then(|key| key.parse().ok()).unwrap_or(0);
         if !ids.insert(id) {
             twice.insert(id);
         }
-    }
+    })?;
     ensure!(ids == (1..=30).collect(), "some were lost: {ids:?}");
     Ok(twice)
 }
