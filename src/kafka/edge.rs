@@ -78,6 +78,7 @@ pub trait Edge: Clone + 'static {
 /// Why a transaction's call failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
+#[allow(clippy::struct_excessive_bools, reason = "the client library's flags")]
 pub struct CallError {
     /// The same call may be made again.
     pub retriable: bool,

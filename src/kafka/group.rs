@@ -5,6 +5,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -149,7 +150,7 @@ impl GroupViewer {
         let leaderless = transactions
             .topics()
             .iter()
-            .flat_map(|topic| topic.partitions())
+            .flat_map(MetadataTopic::partitions)
             .any(|partition| partition.leader() < 0);
         !leaderless && self.describe().is_ok()
     }

@@ -81,7 +81,7 @@ impl Process {
             now_ms,
         };
         self.spawn("watchdog".to_owned(), move |stop| {
-            watchdog.run(stop, |verdict| shutdown::at_once(verdict));
+            watchdog.run(stop, shutdown::at_once);
             Ok(())
         });
         Ok(())
