@@ -127,8 +127,8 @@ fn a_retriable_error_has_the_same_call_made_again_and_the_producer_replaced_befo
 fn an_abortable_error_has_the_transaction_aborted_and_the_producer_kept() -> Result<()> {
     let mut ground = Ground::start()?;
     ground.answer(
-        RDKafkaApiKey::Produce,
-        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD],
+        RDKafkaApiKey::TxnOffsetCommit,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED],
     );
     let failure = ground.failure()?;
     ensure!(matches!(failure, ProducerError::Abort(_)), "{failure:?}");
