@@ -10,10 +10,10 @@ export RUSTDOCFLAGS = $(RUSTFLAGS)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench chaos
+.PHONY: help setup build demo test test-full check bench chaos
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## install and fetch what demo, tests and benches need
 	@dev/setup.sh
@@ -26,6 +26,11 @@ demo: build ## the whole pipeline on this machine: PostgreSQL, Debezium, Kafka, 
 
 test: build ## every test, the end-to-end ones on real services included
 	cargo test --release --workspace --no-fail-fast
+
+# ROUNDS=n plays each scenario n times.
+test-full: build ## the scenarios of several instances at full size, with their times asserted; half an hour
+	FULL=1 cargo test --release -p thmanyah-proptests --no-fail-fast --test delayed_end_txn --test held_join \
+		--test rolling_restart --test zombie -- --nocapture --test-threads 1
 
 check: setup ## formatting, lints, documentation, licences
 	cargo fmt --all --check

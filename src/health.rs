@@ -4,26 +4,97 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// A worker that has not told of progress for this long counts as stuck.
+/// A worker that has not told of progress for this long counts as stuck, unless another limit is set.
 pub const STUCK_AFTER_MS: i64 = 60_000;
 
 /// What the process knows of its own health.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
-    workers: Mutex<BTreeMap<String, Arc<AtomicI64>>>,
+    workers: Mutex<BTreeMap<String, Arc<Progress>>>,
     components: Mutex<BTreeMap<String, Component>>,
+    stuck_after_ms: i64,
+    /// Until this moment nobody counts as stuck: the brokers were away.
+    excused_until_ms: AtomicI64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::with_limit(Duration::from_millis(STUCK_AFTER_MS.unsigned_abs()))
+    }
+}
+
+/// What a worker is at, to be told when it gets stuck there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Its first transaction's preparation, or nothing that has a name of its own.
+    Starting,
+    /// Reading records.
+    Reading,
+    /// Handing records to the producer.
+    Sending,
+    /// Committing a transaction.
+    Committing,
+    /// Checkpointing published ids.
+    Checkpointing,
+    /// Following a rebalance.
+    Rebalancing,
+    /// Starting over after a failure.
+    Recovering,
+}
+
+impl Doing {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Starting, "starting"),
+        (Self::Reading, "reading records"),
+        (Self::Sending, "handing records to the producer"),
+        (Self::Committing, "committing a transaction"),
+        (Self::Checkpointing, "checkpointing published ids"),
+        (Self::Rebalancing, "following a rebalance"),
+        (Self::Recovering, "starting over after a failure"),
+    ];
+
+    /// In words, to go behind "while".
+    pub fn name(self) -> &'static str {
+        Self::named(self as usize)
+    }
+
+    fn named(number: usize) -> &'static str {
+        Self::ALL.get(number).map_or("", |(_, name)| name)
+    }
+}
+
+/// A worker's last sign of life.
+#[derive(Debug, Default)]
+struct Progress {
+    at_ms: AtomicI64,
+    doing: AtomicUsize,
+}
+
+/// A worker that makes no progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// For so many milliseconds.
+    pub since_ms: i64,
+    /// What it was at.
+    pub doing: &'static str,
 }
 
 /// A worker's way to tell of progress.
 #[derive(Clone, Debug)]
-pub struct Beat(Arc<AtomicI64>);
+pub struct Beat(Arc<Progress>);
 
 impl Beat {
     /// The worker makes progress at this moment, in milliseconds since the epoch.
     pub fn beat(&self, now_ms: i64) {
-        self.0.store(now_ms, Ordering::Relaxed);
+        self.0.at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// What it does from here on.
+    pub fn doing(&self, what: Doing) {
+        self.0.doing.store(what as usize, Ordering::Relaxed);
     }
 }
 
@@ -47,11 +118,21 @@ impl Health {
         Self::default()
     }
 
+    /// The same; a worker without progress for longer than `limit` counts as stuck.
+    pub fn with_limit(limit: Duration) -> Self {
+        Self {
+            workers: Mutex::default(),
+            components: Mutex::default(),
+            stuck_after_ms: limit.as_millis() as i64,
+            excused_until_ms: AtomicI64::new(i64::MIN),
+        }
+    }
+
     /// Registers a worker, which is taken to progress now; the returned value is kept by it.
     pub fn worker(&self, name: &str, now_ms: i64) -> Beat {
         let mut workers = self.workers.lock();
         let beat = workers.entry(name.to_owned()).or_default();
-        beat.store(now_ms, Ordering::Relaxed);
+        beat.at_ms.store(now_ms, Ordering::Relaxed);
         Beat(Arc::clone(beat))
     }
 
@@ -59,7 +140,7 @@ impl Health {
     pub fn beat(&self, worker: &str, now_ms: i64) {
         let known = self.workers.lock().get(worker).cloned();
         match known {
-            Some(beat) => beat.store(now_ms, Ordering::Relaxed),
+            Some(beat) => beat.at_ms.store(now_ms, Ordering::Relaxed),
             None => drop(self.worker(worker, now_ms)),
         }
     }
@@ -114,14 +195,32 @@ impl Health {
         self.components.lock().get(name).copied()
     }
 
-    /// Workers without progress for longer than [`STUCK_AFTER_MS`], each with the milliseconds since.
-    pub fn stuck(&self, now_ms: i64) -> BTreeMap<String, i64> {
+    /// Nobody counts as stuck before this moment: who waits for brokers that are away is not stuck.
+    pub fn excuse(&self, until_ms: i64) {
+        self.excused_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+    }
+
+    /// Workers that are stuck.
+    pub fn stuck(&self, now_ms: i64) -> BTreeMap<String, Stuck> {
+        if now_ms <= self.excused_until_ms.load(Ordering::Relaxed) {
+            return BTreeMap::new();
+        }
+        self.without_progress(self.stuck_after_ms, now_ms)
+    }
+
+    /// Workers that have not told of progress for longer than so many milliseconds.
+    pub fn without_progress(&self, longer_than_ms: i64, now_ms: i64) -> BTreeMap<String, Stuck> {
         let workers = self.workers.lock();
-        let since = workers.iter().map(|(name, beat)| {
-            let since = now_ms.saturating_sub(beat.load(Ordering::Relaxed));
-            (name.clone(), since)
+        let since = workers.iter().map(|(name, progress)| {
+            let stuck = Stuck {
+                since_ms: now_ms.saturating_sub(progress.at_ms.load(Ordering::Relaxed)),
+                doing: Doing::named(progress.doing.load(Ordering::Relaxed)),
+            };
+            (name.clone(), stuck)
         });
-        since.filter(|(_, since)| *since > STUCK_AFTER_MS).collect()
+        since
+            .filter(|(_, stuck)| stuck.since_ms > longer_than_ms)
+            .collect()
     }
 
     /// Components that are not restored. `None` when none is known yet, which is no readiness either.
@@ -143,8 +242,13 @@ mod tests {
     fn a_worker_is_stuck_only_after_its_minute() {
         let health = Health::new();
         let beat = health.worker("enricher-0", 1_000);
+        beat.doing(Doing::Committing);
         assert!(health.stuck(61_000).is_empty());
-        assert_eq!(health.stuck(61_001).get("enricher-0"), Some(&60_001));
+        let stuck = Stuck {
+            since_ms: 60_001,
+            doing: "committing a transaction",
+        };
+        assert_eq!(health.stuck(61_001).get("enricher-0"), Some(&stuck));
         beat.beat(50_000);
         assert!(health.stuck(100_000).is_empty());
         health.beat("enricher-0", 100_000);
@@ -165,6 +269,23 @@ mod tests {
         health.set_ready("partition 1");
         health.advance("partition 1", "seen", 4, 2);
         assert_eq!(health.restoring(), Some(BTreeMap::new()));
+    }
+
+    #[test]
+    fn nobody_is_stuck_while_the_brokers_are_away() {
+        let health = Health::with_limit(Duration::from_secs(2));
+        health.worker("enricher-0", 0);
+        health.excuse(5_000);
+        health.excuse(4_000);
+        assert!(health.stuck(5_000).is_empty());
+        assert_eq!(health.stuck(5_001).len(), 1);
+    }
+
+    #[test]
+    fn every_occupation_has_its_name() {
+        for (doing, name) in Doing::ALL {
+            assert_eq!(doing.name(), name);
+        }
     }
 
     #[test]

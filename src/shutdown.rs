@@ -10,6 +10,14 @@ const LIMIT: Duration = Duration::from_secs(19);
 /// The exit code of a forced end.
 const FORCED: i32 = 1;
 
+/// Ends the process at once, with one message: something is stuck that cannot be waited for.
+#[allow(clippy::print_stderr, reason = "the one message of a failure")]
+pub fn at_once(reason: &str) {
+    tracing::error!("{reason}");
+    eprintln!("error: {reason}");
+    std::process::exit(FORCED);
+}
+
 /// Listens for SIGTERM and SIGINT on a thread of its own. The token is cancelled by the first; the second, or the limit, ends
 /// the process at once. That is safe at any moment, as nothing but committed transactions counts. The limit counts too when
 /// the token was cancelled because a part has failed: another part may be stuck in a call that never returns, and a process

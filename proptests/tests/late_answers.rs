@@ -66,6 +66,7 @@ fn transactor(brokers: &str) -> Result<Transactor<Kafka>> {
         session_timeout: config.kafka.session_timeout,
         heartbeat: config.kafka.heartbeat,
         max_poll_interval: config.kafka.max_poll_interval,
+        unsettle: Arc::default(),
     };
     Ok(Transactor::start(edge, producer, member, Metrics::new())?)
 }

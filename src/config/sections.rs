@@ -55,6 +55,8 @@ section! {
         heartbeat: Duration = Text("2s"), check |t| between(*t, MILLISECOND, Duration::from_mins(15));
         /// A member that does not poll for longer loses its partitions.
         max_poll_interval: Duration = Text("60s"), check |t| from_to(*t, 1, 86_400);
+        /// A part that makes no progress for longer, while the brokers answer, is stuck: exit 1.
+        stuck_after: Duration = Text("60s"), check |t| from_to(*t, 1, 86_400);
         /// A broker that was not reached within this time since the start: exit 1.
         startup_timeout: Duration = Text("8s"), check |t| from_to(*t, 1, 600);
         /// Any other librdkafka property, such as TLS and SASL.
@@ -139,6 +141,9 @@ section! {
 section! {
     /// The local store.
     pub struct StoreConfig in "store" {
+        /// Rows of a partition that this instance has not owned for so long are deleted; should it come back, they are
+        /// rebuilt from Kafka.
+        orphan_retention: Duration = Text("24h"), check |t| from_to(*t, 1, CENTURY);
         /// Memory for block cache and write buffers.
         memory: Option<Bytes> = Unset("a quarter of the memory limit, up to 4 GiB");
         /// Bound of the write-ahead log.

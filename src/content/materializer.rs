@@ -399,7 +399,7 @@ impl<E: Edge> Materializer<E> {
                 }
                 let partitions = std::mem::take(&mut self.active).into_keys().collect();
                 match self.transactor.recover(&failure) {
-                    Err(ProducerError::Stopped) => return Ok(()),
+                    Err(TransactorError::Producer(ProducerError::Stopped)) => return Ok(()),
                     outcome => outcome?,
                 }
                 self.close_gate(partitions)

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// 200 while every worker makes progress.
@@ -14,7 +15,10 @@ pub(super) async fn livez(State(served): State<Arc<Served>>) -> Response {
     if stuck.is_empty() {
         return Json(json!({"live": true})).into_response();
     }
-    let body = Json(json!({"live": false, "milliseconds_without_progress": stuck}));
+    let since: BTreeMap<&String, i64> = stuck.iter().map(|(name, s)| (name, s.since_ms)).collect();
+    let doing: BTreeMap<&String, &str> = stuck.iter().map(|(name, s)| (name, s.doing)).collect();
+    let body = json!({"live": false, "milliseconds_without_progress": since, "while": doing});
+    let body = Json(body);
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 

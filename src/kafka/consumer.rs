@@ -1,8 +1,11 @@
 //! The group member's calls, made to librdkafka.
 
 use super::edge::{GroupConsumer, PollFailure};
+use super::ffi;
+use super::group::describe;
 use super::member::{Callbacks, MemberSettings};
 use super::real::Kafka;
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -19,13 +22,20 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the request that wakes librdkafka's fetching thread is waited for.
 const WAKE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long the coordinator may take to say who the members are; a rebalance waits for it.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The member's client.
 pub(super) type RealConsumer = BaseConsumer<Rebalancing>;
 
 /// Hands librdkafka's callbacks on.
 pub struct Rebalancing {
     callbacks: Arc<Callbacks<Kafka>>,
+    group: String,
+    instance: String,
     topic: String,
+    /// The member id of the last assignment.
+    member: Mutex<String>,
 }
 
 impl ClientContext for Rebalancing {
@@ -100,8 +110,14 @@ pub(super) fn join(
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "false");
     super::fetch_defaults(&mut config);
-    let topic = settings.topic.clone();
-    let consumer: RealConsumer = config.create_with_context(Rebalancing { callbacks, topic })?;
+    let rebalancing = Rebalancing {
+        callbacks,
+        group: settings.group.clone(),
+        instance: settings.instance.clone(),
+        topic: settings.topic.clone(),
+        member: Mutex::default(),
+    };
+    let consumer: RealConsumer = config.create_with_context(rebalancing)?;
     consumer.subscribe(&[&settings.topic])?;
     Ok(consumer)
 }
@@ -139,6 +155,7 @@ impl GroupConsumer for RealConsumer {
 
     fn add(&self, partitions: &[i32]) -> Result<(), String> {
         let mut list = self.context().list(partitions);
+        *self.context().member.lock() = ffi::member_id(self.client());
         // IMPORTANT: a number, never a logical offset such as the end. librdkafka asks the broker what that is, and when the
         // answer comes after the pause or a later seek it asks again half a second later and goes there, whatever was
         // sought meanwhile: the records in between would never be read. The number itself does not matter: the pause takes
@@ -173,6 +190,40 @@ impl GroupConsumer for RealConsumer {
         // to fetch. Any request to the leader wakes it; that the question is answered does not matter.
         let _ = self.offsets_for_times(resumed, WAKE_TIMEOUT);
         Ok(())
+    }
+
+    /// A member whose session ran out while it stood still forgets its id and joins again by its name, which would throw a
+    /// successor out. It does so only once the loss of its partitions is answered, or at once if it has none. So what the
+    /// group lists can be judged while the id is still that of the last assignment, or the loss is not answered yet;
+    /// otherwise the stranger may be this process itself.
+    fn has_successor(&self) -> bool {
+        let member = self.context().member.lock().clone();
+        let is_sure = self.assignment_lost() || member == ffi::member_id(self.client());
+        if member.is_empty() || !is_sure {
+            return false;
+        }
+        match describe(self.client(), &self.context().group, DESCRIBE_TIMEOUT) {
+            Ok(group) => group
+                .members
+                .iter()
+                .any(|other| other.instance == self.context().instance && other.id != member),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell whether there is a successor: going on without one");
+                false
+            }
+        }
+    }
+
+    fn lost_to_successor(&self) -> bool {
+        self.assignment_lost() && self.has_successor()
+    }
+
+    fn subscribe_anew(&self, number: u64) -> Result<(), String> {
+        let topic = &self.context().topic;
+        // No such topic exists, nor is one made: a consumer's metadata requests do not create topics here.
+        let nothing = format!("{topic}.nobody-owns-{number}");
+        self.subscribe(&[topic, &nothing])
+            .map_err(|error| error.to_string())
     }
 
     fn position_of(&self, partition: i32) -> Option<i64> {

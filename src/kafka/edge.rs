@@ -78,6 +78,7 @@ pub trait Edge: Clone + 'static {
 /// Why a transaction's call failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
+#[allow(clippy::struct_excessive_bools, reason = "the client library's flags")]
 pub struct CallError {
     /// The same call may be made again.
     pub retriable: bool,
@@ -85,6 +86,8 @@ pub struct CallError {
     pub requires_abort: bool,
     /// The producer is of no more use.
     pub fatal: bool,
+    /// The group has moved on: it takes no offsets of this membership before the next rebalance.
+    pub stale: bool,
     /// The client's words.
     pub reason: String,
 }
@@ -187,6 +190,22 @@ pub trait GroupConsumer {
 
     /// The position of a partition: it moves over transaction markers too. `None` before the first record.
     fn position_of(&self, partition: i32) -> Option<i64>;
+
+    /// Whether another process is a member under this one's name, as far as that can be said for sure.
+    fn has_successor(&self) -> bool {
+        false
+    }
+
+    /// The same, asked inside a revocation: partitions that were lost without a word may be a successor's.
+    fn lost_to_successor(&self) -> bool {
+        false
+    }
+
+    /// Changes the subscription so that the group rebalances; `number` is another one each time.
+    fn subscribe_anew(&self, number: u64) -> Result<(), String> {
+        let _ = number;
+        Ok(())
+    }
 }
 
 /// Questions about offsets, asked by no member of any group.

@@ -11,12 +11,20 @@ use std::time::Duration;
 /// A topic's id: it tells a topic that was deleted and created again from the one before (KIP-516).
 pub type TopicId = [u8; 16];
 
-/// Why topic ids could not be read.
+/// Why topics or a group could not be described.
 #[derive(Debug, thiserror::Error)]
 pub enum DescribeError {
     /// The request failed as a whole.
     #[error("the brokers did not describe the topics: {0}")]
     Request(String),
+    /// The group could not be described.
+    #[error("the brokers did not describe group `{group}`: {reason}")]
+    Group {
+        /// The group.
+        group: String,
+        /// librdkafka's words.
+        reason: String,
+    },
     /// One topic could not be described.
     #[error("the brokers did not describe topic `{topic}`: {reason}")]
     Topic {
@@ -26,7 +34,7 @@ pub enum DescribeError {
         reason: String,
     },
     /// A name with a NUL byte.
-    #[error("topic name `{0}` holds a NUL byte")]
+    #[error("the name `{0}` holds a NUL byte")]
     Name(String),
 }
 
@@ -136,6 +144,102 @@ unsafe fn described(
             *to = from;
         }
         Ok((topic, id))
+    }
+}
+
+/// The id that the coordinator gave to this consumer's membership; empty while it has none.
+pub(super) fn member_id<C: ClientContext>(client: &Client<C>) -> String {
+    // SAFETY: the client lives during the call; the copy that it returns is freed once, after its last use.
+    unsafe {
+        let id = sys::rd_kafka_memberid(client.native_ptr());
+        let copy = text(id);
+        if !id.is_null() {
+            sys::rd_kafka_mem_free(client.native_ptr(), id.cast());
+        }
+        copy
+    }
+}
+
+/// A member as the group's coordinator tells of it.
+pub(super) struct RawMember {
+    /// The id that the coordinator gave to its membership.
+    pub(super) id: String,
+    /// The host it connects from.
+    pub(super) host: String,
+    /// What is assigned to it, as the members write that.
+    pub(super) assignment: Vec<u8>,
+}
+
+/// State and members of a group; none when no broker that answers knows the group.
+///
+/// The admin request for the same ends the process by a failed assertion when its answer comes late (librdkafka #4605), and
+/// that is when brokers are frozen. This older call asks each broker, and gets over that; an answer of some is taken.
+pub(super) fn group<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> Result<Option<(String, Vec<RawMember>)>, DescribeError> {
+    let name = CString::new(group).map_err(|_| DescribeError::Name(group.to_owned()))?;
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let mut list: *const sys::rd_kafka_group_list = ptr::null();
+    // SAFETY: the client and the name live during the call; what it returns is copied before the guard frees it.
+    unsafe {
+        let error =
+            sys::rd_kafka_list_groups(client.native_ptr(), name.as_ptr(), &raw mut list, millis);
+        let list = List(list);
+        if list.0.is_null() {
+            return Err(DescribeError::Group {
+                group: group.to_owned(),
+                reason: text(sys::rd_kafka_err2str(error)),
+            });
+        }
+        let count = usize::try_from((*list.0).group_cnt).unwrap_or_default();
+        if count == 0 {
+            return Ok(None);
+        }
+        let found = &*(*list.0).groups;
+        if found.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(DescribeError::Group {
+                group: group.to_owned(),
+                reason: text(sys::rd_kafka_err2str(found.err)),
+            });
+        }
+        let members = (0..usize::try_from(found.member_cnt).unwrap_or_default())
+            .map(|i| raw_member(&*found.members.add(i)))
+            .collect();
+        Ok(Some((text(found.state), members)))
+    }
+}
+
+/// A list of groups, freed when dropped.
+struct List(*const sys::rd_kafka_group_list);
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the list came from rd_kafka_list_groups and is freed once.
+            unsafe { sys::rd_kafka_group_list_destroy(self.0) }
+        }
+    }
+}
+
+/// Copies one member.
+///
+/// # Safety
+/// The member's pointers must be valid, which they are as long as its list.
+unsafe fn raw_member(member: &sys::rd_kafka_group_member_info) -> RawMember {
+    let size = usize::try_from(member.member_assignment_size).unwrap_or_default();
+    // SAFETY: by the contract above; a size above 0 comes with as many bytes.
+    unsafe {
+        RawMember {
+            id: text(member.member_id),
+            host: text(member.client_host),
+            assignment: if member.member_assignment.is_null() || size == 0 {
+                Vec::new()
+            } else {
+                std::slice::from_raw_parts(member.member_assignment.cast::<u8>(), size).to_vec()
+            },
+        }
     }
 }
 

@@ -4,8 +4,13 @@
 use super::edge::{Edge, GroupConsumer, PollFailure};
 use super::producer::TransactionalProducer;
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// So long after it stood still a member is sure to know whether it still is one.
+const AWAKE_AGAIN: Duration = Duration::from_secs(10);
 
 /// How to join a group.
 #[derive(Clone)]
@@ -22,6 +27,8 @@ pub struct MemberSettings {
     pub heartbeat: Duration,
     /// `max.poll.interval.ms`.
     pub max_poll_interval: Duration,
+    /// Set from outside when the group has to rebalance; the next poll sees to it.
+    pub unsettle: Arc<AtomicBool>,
 }
 
 /// Why a member cannot go on.
@@ -61,7 +68,7 @@ pub struct Callbacks<E: Edge> {
     producer: Arc<Mutex<TransactionalProducer<E>>>,
     changes: Mutex<Option<Changes>>,
     group: Mutex<Option<Arc<E::Group>>>,
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<PollFailure>>,
 }
 
 impl<E: Edge> Callbacks<E> {
@@ -84,7 +91,14 @@ impl<E: Edge> Callbacks<E> {
     }
 
     /// Partitions are to be taken away.
+    ///
+    /// IMPORTANT: to a process whose name a successor has, this stays unanswered. Once it is answered, librdkafka joins
+    /// again under the name, and throws the successor out.
     pub fn revoked(&self, consumer: &E::Consumer, partitions: &[i32]) {
+        if consumer.lost_to_successor() {
+            self.failure.lock().get_or_insert(PollFailure::Fenced);
+            return;
+        }
         let aborted = self.abort();
         let mut pending = self.changes.lock();
         let changes = pending.get_or_insert_default();
@@ -108,7 +122,8 @@ impl<E: Edge> Callbacks<E> {
 
     fn note(&self, outcome: Result<(), String>) {
         if let Err(reason) = outcome {
-            self.failure.lock().get_or_insert(reason);
+            let mut failure = self.failure.lock();
+            failure.get_or_insert(PollFailure::Fatal(reason));
         }
     }
 }
@@ -120,6 +135,12 @@ pub struct Member<E: Edge> {
     consumer: Option<E::Consumer>,
     callbacks: Arc<Callbacks<E>>,
     settings: MemberSettings,
+    /// How often the subscription was changed so that the group rebalances.
+    unsettled: AtomicU64,
+    /// When the last poll returned.
+    polled: Cell<Instant>,
+    /// When it was last noticed that this process had stood still for about a session.
+    stood_still: Cell<Option<Instant>>,
 }
 
 impl<E: Edge> Member<E> {
@@ -141,11 +162,15 @@ impl<E: Edge> Member<E> {
                 topic: settings.topic.clone(),
                 reason,
             })?;
+        let polled = edge.instant();
         Ok(Self {
             edge,
             consumer: Some(consumer),
             callbacks,
             settings,
+            unsettled: AtomicU64::new(0),
+            polled: Cell::new(polled),
+            stood_still: Cell::new(None),
         })
     }
 
@@ -161,15 +186,52 @@ impl<E: Edge> Member<E> {
         &self,
         timeout: Duration,
     ) -> Result<Option<<E::Consumer as GroupConsumer>::Record<'_>>, MemberError> {
-        let polled = self.consumer().next(timeout);
-        if let Some(reason) = self.callbacks.failure.lock().take() {
-            return Err(self.fatal(reason));
+        if self.settings.unsettle.load(Ordering::Relaxed) {
+            self.unsettle()?;
         }
-        polled.map_err(|failure| match failure {
+        let polled = self.consumer().next(timeout);
+        self.take_note_of_time();
+        if let Some(failure) = self.callbacks.failure.lock().take() {
+            return Err(self.failed(failure));
+        }
+        polled.map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: PollFailure) -> MemberError {
+        match failure {
             PollFailure::Fenced => MemberError::Fenced(self.settings.instance.clone()),
             PollFailure::OutOfRange => MemberError::OutOfRange(self.settings.topic.clone()),
             PollFailure::Fatal(reason) => self.fatal(reason),
-        })
+        }
+    }
+
+    fn unsettle(&self) -> Result<(), MemberError> {
+        self.settings.unsettle.store(false, Ordering::Relaxed);
+        let number = self.unsettled.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::info!(instance = %self.settings.instance, "changing the subscription, so that the group rebalances");
+        self.consumer()
+            .subscribe_anew(number)
+            .map_err(|reason| self.fatal(reason))
+    }
+
+    fn take_note_of_time(&self) {
+        let now = self.edge.instant();
+        let since = now.saturating_duration_since(self.polled.replace(now));
+        if since > self.settings.session_timeout / 2 {
+            self.stood_still.set(Some(now));
+        }
+    }
+
+    /// Fails when another process is known to be a member under this one's name. Asked only if this one stood still for about
+    /// a session not long ago; else nobody can have its name without its being told.
+    pub fn check_for_successor(&self) -> Result<(), MemberError> {
+        self.take_note_of_time();
+        let stood_still = self.stood_still.get();
+        let recently = stood_still.is_some_and(|at| self.edge.since(at) < AWAKE_AGAIN);
+        if recently && self.consumer().has_successor() {
+            return Err(self.failed(PollFailure::Fenced));
+        }
+        Ok(())
     }
 
     /// What rebalances changed since the last call.

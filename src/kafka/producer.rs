@@ -39,6 +39,9 @@ pub enum ProducerError {
     /// Abort the transaction and start over from the committed offsets.
     #[error("the transaction must be aborted: {0}")]
     Abort(String),
+    /// The same, and nothing more before the next rebalance: the group has moved on without this membership.
+    #[error("the group takes no offsets before the next rebalance: {0}")]
+    AbortAndWait(String),
     /// The producer is of no more use: a new one fences it, then the committed offsets are read again.
     #[error("the producer must be replaced: {0}")]
     Replace(String),
@@ -345,7 +348,11 @@ fn retry(mut call: impl FnMut() -> Result<(), CallError>) -> Result<(), CallErro
 
 /// What an error of begin or `send_offsets` asks for. An error of the commit never comes here.
 fn classify(error: CallError) -> ProducerError {
-    if error.requires_abort && !error.fatal {
+    if error.fatal {
+        ProducerError::Replace(error.reason)
+    } else if error.stale {
+        ProducerError::AbortAndWait(error.reason)
+    } else if error.requires_abort {
         ProducerError::Abort(error.reason)
     } else {
         ProducerError::Replace(error.reason)

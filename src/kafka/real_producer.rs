@@ -161,12 +161,20 @@ fn failed(error: KafkaError) -> CallError {
             retriable: inner.is_retriable(),
             requires_abort: inner.txn_requires_abort(),
             fatal: inner.is_fatal(),
+            stale: matches!(
+                inner.code(),
+                RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::FencedInstanceId
+            ),
             reason,
         },
         _ => CallError {
             retriable: false,
             requires_abort: false,
             fatal: false,
+            stale: false,
             reason,
         },
     }

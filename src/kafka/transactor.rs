@@ -69,12 +69,10 @@ impl<E: Edge> Transactor<E> {
     pub fn send<'a>(
         &self,
         records: impl IntoIterator<Item = Outgoing<'a>>,
-    ) -> Result<(), ProducerError> {
+    ) -> Result<(), TransactorError> {
         self.uninterrupted()?;
         let mut producer = self.producer.lock();
-        if !producer.is_open() {
-            producer.begin()?;
-        }
+        self.begin(&mut producer)?;
         for record in records {
             producer.send(record)?;
         }
@@ -86,21 +84,19 @@ impl<E: Edge> Transactor<E> {
     pub fn commit(
         &self,
         positions: impl IntoIterator<Item = (i32, i64, String)>,
-    ) -> Result<Receipt, ProducerError> {
+    ) -> Result<Receipt, TransactorError> {
         self.uninterrupted()?;
         let positions: Vec<_> = positions.into_iter().collect();
         if positions.is_empty() {
             // Without an offset send_offsets would succeed silently and fence nobody.
-            return Err(ProducerError::Abort("nothing to commit".to_owned()));
+            return Err(ProducerError::Abort("nothing to commit".to_owned()).into());
         }
         let group = self
             .member()
             .group()
             .ok_or_else(|| ProducerError::Abort("not in the group yet".to_owned()))?;
         let mut producer = self.producer.lock();
-        if !producer.is_open() {
-            producer.begin()?;
-        }
+        self.begin(&mut producer)?;
         let receipt = producer.commit(&self.topic, &positions, &group)?;
         if producer.is_suspect() {
             self.metrics.producers_replaced.hidden_retry.inc();
@@ -122,25 +118,42 @@ impl<E: Edge> Transactor<E> {
         Ok(())
     }
 
+    /// Opens a transaction, if none is open.
+    fn begin(&self, producer: &mut TransactionalProducer<E>) -> Result<(), TransactorError> {
+        if producer.is_open() {
+            return Ok(());
+        }
+        if producer.is_suspect() {
+            self.member().check_for_successor()?;
+        }
+        Ok(producer.begin()?)
+    }
+
+    /// Replaces the producer, unless a successor has its name: that one would be fenced, and start over for nothing.
+    fn replace(&self, producer: &mut TransactionalProducer<E>) -> Result<(), TransactorError> {
+        self.member().check_for_successor()?;
+        Ok(producer.replace()?)
+    }
+
     /// After a rebalance: replaces a producer whose abort may not have gone through. Its transaction would hold back the
     /// committed offsets that the barrier reads.
-    pub fn settle(&self) -> Result<(), ProducerError> {
+    pub fn settle(&self) -> Result<(), TransactorError> {
         let mut producer = self.producer.lock();
         if producer.is_suspect() {
             self.metrics.producers_replaced.hidden_retry.inc();
-            producer.replace()?;
+            self.replace(&mut producer)?;
         }
         Ok(())
     }
 
     /// Does what a failed call asked for. After it no transaction is open, and what was committed has to be read again.
-    pub fn recover(&self, failure: &ProducerError) -> Result<(), ProducerError> {
+    pub fn recover(&self, failure: &ProducerError) -> Result<(), TransactorError> {
         let mut producer = self.producer.lock();
         producer.abort();
         match failure {
-            ProducerError::Stopped => return Err(ProducerError::Stopped),
+            ProducerError::Stopped => return Err(ProducerError::Stopped.into()),
             ProducerError::Interrupted => return Ok(()),
-            ProducerError::Abort(_) => {
+            ProducerError::Abort(_) | ProducerError::AbortAndWait(_) => {
                 self.metrics.transactions.aborted.inc();
                 // An abort that did not go through leaves its transaction to the fence of the replacement.
                 if !producer.is_suspect() {
@@ -160,6 +173,6 @@ impl<E: Edge> Transactor<E> {
                 self.metrics.producers_replaced.unknown_outcome.inc();
             }
         }
-        producer.replace()
+        self.replace(&mut producer)
     }
 }

@@ -153,6 +153,10 @@ pub struct Metrics {
     pub truncated: Counter,
     /// Partitions that a stable group left without an owner.
     pub unowned_partitions: Gauge,
+    /// Rebalances forced because of them.
+    pub rebalances_forced: Counter,
+    /// Transactions of lost hosts that were ended here.
+    pub transactions_ended: Counter,
     lag: Family<PerPartition, Gauge>,
     ledgers: Arc<Ledgers>,
     restores: Restores,
@@ -236,6 +240,16 @@ impl Metrics {
                 ours,
                 "unowned_partitions",
                 "Partitions that a stable group left without an owner",
+            ),
+            rebalances_forced: plain(
+                ours,
+                "rebalances_forced",
+                "Rebalances forced because partitions had no owner",
+            ),
+            transactions_ended: plain(
+                ours,
+                "lost_transactions_ended",
+                "Open transactions of lost hosts that were ended here",
             ),
             lag: plain(
                 ours,

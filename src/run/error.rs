@@ -43,6 +43,9 @@ pub enum RunError {
     /// The system refused something else.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A successor has this instance's name.
+    #[error(transparent)]
+    Fenced(FencedBy),
     /// A thread panicked; its message was logged.
     #[error("the thread `{0}` panicked")]
     Panicked(String),
@@ -51,14 +54,20 @@ pub enum RunError {
 impl RunError {
     /// Whether a successor took this instance's place.
     pub fn is_fenced(&self) -> bool {
-        matches!(
-            self,
+        matches!(self, Self::Fenced(_)) || self.fenced_member().is_some()
+    }
+
+    /// The member whose name a successor has.
+    pub(super) fn fenced_member(&self) -> Option<&str> {
+        match self {
             Self::Worker(WorkerError::Transactor(TransactorError::Member(
-                MemberError::Fenced(_)
-            ))) | Self::Materializer(MaterializerError::Transactor(TransactorError::Member(
-                MemberError::Fenced(_)
+                MemberError::Fenced(instance),
             )))
-        )
+            | Self::Materializer(MaterializerError::Transactor(TransactorError::Member(
+                MemberError::Fenced(instance),
+            ))) => Some(instance),
+            _ => None,
+        }
     }
 
     /// A stop while something was waited for is an orderly end.
@@ -73,6 +82,19 @@ impl RunError {
             )))
         )
     }
+}
+
+/// Who has this instance's name now.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "fenced: another process now runs as `{instance}`, on host {}; stop one of the two, or give each --instance of its own",
+    .host.as_deref().unwrap_or("that the brokers do not tell")
+)]
+pub struct FencedBy {
+    /// The member's name.
+    pub instance: String,
+    /// Where it runs now, where the brokers tell.
+    pub host: Option<String>,
 }
 
 /// Why a worker cannot go on.

@@ -2,21 +2,28 @@
 
 mod apply;
 mod barrier;
+mod census;
 mod checkpoint;
 mod error;
+mod group_watch;
+mod hand_over;
 mod lease;
+mod orphans;
 mod ownership;
 mod parts;
 mod records;
 mod restorer;
 pub(crate) mod seen_rows;
+mod serving;
 mod settings;
 mod view;
+mod watchdog;
+mod watches;
 mod worker;
 
 pub use barrier::{BarrierError, BarrierSettings, Surroundings};
 pub(crate) use barrier::{CHECKPOINT_KEY, parked_key};
-pub use error::{RunError, WorkerError};
+pub use error::{FencedBy, RunError, WorkerError};
 pub use lease::Leases;
 pub use ownership::Ownership;
 pub use parts::{WorkerParts, WorkerSettings};
@@ -30,25 +37,32 @@ use crate::content::{
     ReplicaSettings, WatermarkSettings,
 };
 use crate::health::Health;
-use crate::http::Api;
 use crate::kafka::topics::Topics;
 use crate::kafka::{Edge, Isolation, Kafka, LimitReader, TopicId, Transactor, topic_ids};
 use crate::metrics::Metrics;
 use crate::recent::{Recent, RecentSettings};
-use secrecy::ExposeSecret;
+use crossbeam_channel::Sender;
 use settings::{enricher_group, materializer_group};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thmanyah_state::{Options, Store};
 use tokio_util::sync::CancellationToken;
+use watches::{Unsettle, host_of};
 use worker::worker_name;
 
 /// How long the brokers may take to describe the topics.
 const DESCRIBE: Duration = Duration::from_secs(30);
+
+/// The wall clock, in milliseconds since the epoch.
+#[allow(clippy::disallowed_methods)]
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
 
 /// What the parts of the process share.
 struct Process {
@@ -63,6 +77,7 @@ struct Process {
     watermark: ContentWatermark,
     metrics: Metrics,
     health: Arc<Health>,
+    unsettle: Unsettle,
     stop: Arc<AtomicBool>,
     asked: CancellationToken,
     threads: Vec<(String, JoinHandle<Result<(), RunError>>)>,
@@ -111,6 +126,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         .fetch_cluster_id(DESCRIBE)
         .unwrap_or_default();
     drop(reader);
+    let health = Health::with_limit(config.kafka.stuck_after);
     let process = Process {
         edge,
         config: Arc::new(config),
@@ -122,7 +138,8 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         table,
         watermark: ContentWatermark::default(),
         metrics: Metrics::new(),
-        health: Arc::new(Health::new()),
+        health: Arc::new(health),
+        unsettle: Unsettle::default(),
         stop: Arc::new(AtomicBool::new(false)),
         asked,
         threads: Vec::new(),
@@ -145,15 +162,18 @@ impl Process {
         let mut replica = Replica::new(self.edge.clone(), settings, store, table);
         let positions = replica.positions();
         let recent = self.recent()?;
-        let mut outcome = Ok(());
+        let (moved, rebalanced) = crossbeam_channel::bounded(1);
+        let mut outcome = self.start_watchdog();
         if self.config.roles.enricher {
-            outcome = self.start_workers(&mut replica, &positions, recent.as_ref());
+            let started = self.start_workers(&mut replica, &positions, recent.as_ref(), moved);
+            outcome = outcome.and(started);
         }
         self.start_replica(replica);
         if self.config.roles.materializer {
             self.start_materializer(&positions);
         }
         self.start_watermark(&positions);
+        let outcome = outcome.and_then(|()| self.start_group_watch(rebalanced));
         let served = self.serve(listener, recent.as_ref());
         let watched = outcome.and(served).inspect(|_| self.watch());
         self.stop_all(watched, recent)
@@ -181,12 +201,15 @@ impl Process {
         replica: &mut Replica<Kafka>,
         positions: &ReplicaPositions,
         recent: Option<&Recent>,
+        moved: Sender<()>,
     ) -> Result<(), RunError> {
         let config = Arc::clone(&self.config);
         let topics = &config.topics;
         let owned = {
             let (recent, id) = (recent.cloned(), self.id(&topics.enriched));
             Ownership::new(move |partitions| {
+                // A full queue means that the watch is about to look.
+                let _ = moved.try_send(());
                 if let Some(recent) = &recent {
                     recent.own(partitions.into_iter().map(|p| (p, id)).collect());
                 }
@@ -195,6 +218,7 @@ impl Process {
         let settings = Arc::new(self.worker_settings());
         let barrier = Arc::new(self.barrier_settings());
         let leases = Leases::default();
+        self.start_orphans(leases.clone());
         for number in 0..self.config.enricher.workers {
             let name = worker_name(number);
             let beat = self.health.worker(&name, self.edge.now_ms());
@@ -213,10 +237,13 @@ impl Process {
             let restorer =
                 Restorer::start(format!("restore {number}"), Arc::clone(&barrier), around)
                     .map_err(WorkerError::from)?;
-            let instance = format!("{}-{}-{number}", self.config.app, self.config.instance);
+            let instance = self.worker_instance(number);
             let raw = &topics.engagement_events_raw;
             let producer = self.producer_settings(&instance);
-            let member = self.member_settings(enricher_group(&self.config), instance, raw);
+            let mut member = self.member_settings(enricher_group(&self.config), instance, raw);
+            if number == 0 {
+                member.unsettle = Arc::clone(&self.unsettle.enricher);
+            }
             let parts = WorkerParts {
                 edge: self.edge.clone(),
                 number,
@@ -254,11 +281,14 @@ impl Process {
 
     fn start_materializer(&mut self, positions: &ReplicaPositions) {
         let config = Arc::clone(&self.config);
-        let instance = format!("{}-materializer-{}", config.app, config.instance);
+        let instance = self.materializer_instance();
         let group = materializer_group(&config);
+        let producer = self.producer_settings(&instance);
+        let mut member = self.member_settings(group, instance, &config.topics.content_raw);
+        member.unsettle = Arc::clone(&self.unsettle.materializer);
         let settings = MaterializerSettings {
-            producer: self.producer_settings(&instance),
-            member: self.member_settings(group, instance, &config.topics.content_raw),
+            producer,
+            member,
             changelog_topic: config.topics.content_changelog.to_string(),
             changelog_partitions: self.topics.content_changelog_partitions,
             dlq_topic: config.topics.dlq.to_string(),
@@ -295,51 +325,6 @@ impl Process {
         self.spawn("content watermark".to_owned(), move |stop| {
             Ok(watermark.run(edge, settings, positions, stop, &metrics)?)
         });
-    }
-
-    fn serve(
-        &self,
-        listener: std::net::TcpListener,
-        recent: Option<&Recent>,
-    ) -> Result<tokio::runtime::Runtime, RunError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("http")
-            .enable_all()
-            .build()?;
-        listener.set_nonblocking(true)?;
-        let metrics = self.metrics.clone();
-        let api = Api {
-            store: self.store.clone(),
-            recent: recent.map(Recent::view),
-            health: Arc::clone(&self.health),
-            metrics: Arc::new(move || metrics.encode()),
-            partitions: tokio::sync::watch::channel(self.topics.raw_partitions).1,
-            cursor_key: self.cursor_key(),
-            max_queries: self.config.http.max_queries,
-        };
-        let guard = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        drop(guard);
-        let asked = self.asked.clone();
-        tracing::info!(listen = %self.config.listen, "serving HTTP");
-        runtime.spawn(async move {
-            if let Err(error) = crate::http::serve(listener, api, asked.clone()).await {
-                tracing::error!(%error, "the HTTP server ended");
-                asked.cancel();
-            }
-        });
-        Ok(runtime)
-    }
-
-    /// The configured key, or one that every instance of this deployment derives alike.
-    fn cursor_key(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        match &self.config.http.cursor_key {
-            Some(key) => hash.update(key.expose_secret()),
-            None => hash.update(format!("{}/{}", self.cluster, self.config.app)),
-        }
-        hash.finalize().into()
     }
 
     /// Starts a thread; when it ends, for whatever reason, the process stops.
@@ -388,19 +373,30 @@ impl Process {
     ) -> Result<(), RunError> {
         self.asked.cancel();
         self.stop.store(true, Ordering::Relaxed);
-        let mut outcome = Ok(());
+        let (mut outcome, mut fenced) = (Ok(()), None);
         for (name, thread) in self.threads {
             let ended = thread.join().unwrap_or(Err(RunError::Panicked(name)));
             match ended {
                 Err(error) if error.is_stop() => {}
+                // That there is a successor explains all else.
+                Err(error) if error.is_fenced() => {
+                    fenced = error.fenced_member().map(str::to_owned).or(fenced);
+                }
                 Err(error) if outcome.is_ok() => outcome = Err(error),
                 Err(error) => tracing::error!(%error, "another part failed"),
                 Ok(()) => {}
             }
         }
-        if let Some(recent) = recent {
-            recent.stop()?;
+        let stopped = recent.map_or(Ok(()), Recent::stop);
+        if let Some(instance) = fenced {
+            let groups = [
+                enricher_group(&self.config),
+                materializer_group(&self.config),
+            ];
+            let host = host_of(&self.config.kafka.client(), &groups, &instance);
+            return Err(RunError::Fenced(FencedBy { instance, host }));
         }
+        stopped?;
         let runtime = watched?;
         runtime.shutdown_timeout(Duration::from_secs(2));
         tracing::info!("stopped");

@@ -91,6 +91,7 @@ impl Process {
             session_timeout: kafka.session_timeout,
             heartbeat: kafka.heartbeat,
             max_poll_interval: kafka.max_poll_interval,
+            unsettle: Arc::default(),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! THE loop: poll → process → commit → apply, on one thread that owns one group member and one transactional producer.
 
-use super::barrier::{BarrierError, Passed, component};
 use super::error::WorkerError;
 use super::lease::Lease;
 use super::parts::WorkerParts;
 use super::records::{outgoing, raw_record};
 use crate::domain::{Ledger, Offset, Partition};
 use crate::enricher::{Rules, Staged, Task};
-use crate::kafka::{Edge, ProducerError, TopicLimits, Transactor, TransactorError};
+use crate::health::Doing;
+use crate::kafka::{Edge, TopicLimits, Transactor};
 use crate::logging::Seldom;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
@@ -21,16 +21,16 @@ const SEND_OUTPUTS: usize = 256;
 /// Bytes staged before they are handed to the producer.
 const SEND_BYTES: usize = 1 << 20;
 /// One wait for a record when nothing is open.
-const IDLE_POLL: Duration = Duration::from_millis(20);
+pub(super) const IDLE_POLL: Duration = Duration::from_millis(20);
 /// How often lag and pending gauges are refreshed.
 const GAUGES: Duration = Duration::from_secs(1);
 
 /// A partition past its barrier.
 pub(super) struct Owned {
     pub(super) task: Task,
-    lease: Lease,
+    pub(super) lease: Lease,
     /// What this worker committed last.
-    committed: (Offset, Ledger),
+    pub(super) committed: (Offset, Ledger),
 }
 
 /// One worker.
@@ -40,9 +40,9 @@ pub struct Worker<E: Edge> {
     pub(super) tasks: BTreeMap<i32, Owned>,
     pub(super) staged: Staged,
     /// The step's rules; the limits in them follow the topics'.
-    rules: Rules,
+    pub(super) rules: Rules,
     /// What the topics said when a record was refused last.
-    limits: Option<TopicLimits>,
+    pub(super) limits: Option<TopicLimits>,
     /// Misplaced records are told of now and then.
     pub(super) misplaced: Seldom,
     opened: Option<Instant>,
@@ -52,6 +52,8 @@ pub struct Worker<E: Edge> {
     pub(super) scratch: Vec<u8>,
     gauged: Instant,
     checkpointed: Instant,
+    /// Since when the next rebalance is waited for, as the group takes no offsets before it.
+    pub(super) waiting: Option<Instant>,
 }
 
 impl<E: Edge> Worker<E> {
@@ -72,6 +74,7 @@ impl<E: Edge> Worker<E> {
             scratch: Vec::new(),
             gauged: now,
             checkpointed: now,
+            waiting: None,
         }
     }
 
@@ -99,13 +102,17 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The time that passed since then.
-    fn since(&self, then: Instant) -> Duration {
+    pub(super) fn since(&self, then: Instant) -> Duration {
         self.parts.edge.since(then)
     }
 
     /// One round of the loop.
     fn round(&mut self) -> Result<(), WorkerError> {
+        self.doing(Doing::Rebalancing);
         self.follow_rebalances()?;
+        if self.waits()? {
+            return Ok(());
+        }
         self.take_restored()?;
         self.take_arrivals();
         self.read()?;
@@ -132,6 +139,7 @@ impl<E: Edge> Worker<E> {
 
     /// Reads records until the transaction is due or full, or none comes.
     fn read(&mut self) -> Result<(), WorkerError> {
+        self.doing(Doing::Reading);
         let settings = Arc::clone(&self.parts.settings);
         let now_ms = self.parts.edge.now_ms();
         let began = self.parts.edge.instant();
@@ -206,6 +214,7 @@ impl<E: Edge> Worker<E> {
         if self.staged.outputs().is_empty() {
             return Ok(());
         }
+        self.doing(Doing::Sending);
         let (settings, staged) = (&self.parts.settings, &self.staged);
         let records = staged
             .outputs()
@@ -224,6 +233,7 @@ impl<E: Edge> Worker<E> {
         if self.staged.is_empty() {
             return Ok(());
         }
+        self.doing(Doing::Committing);
         let moved: Vec<(i32, Offset, Ledger)> = self
             .tasks
             .iter()
@@ -250,81 +260,6 @@ impl<E: Edge> Worker<E> {
         Ok(())
     }
 
-    /// After a rebalance everything that is owned goes through the barrier: what was kept as well, if a transaction was
-    /// aborted or the group's commits may have moved without this worker.
-    fn follow_rebalances(&mut self) -> Result<(), WorkerError> {
-        if self.transactor.member().has_changes() {
-            self.transactor.settle()?;
-        }
-        let Some(changes) = self.transactor.changes() else {
-            return Ok(());
-        };
-        tracing::info!(worker = self.parts.number, assigned = ?changes.assigned, revoked = ?changes.revoked, "rebalanced");
-        self.drop_open();
-        for partition in &changes.revoked {
-            self.tasks.remove(partition);
-            self.parts.restorer.forget(*partition);
-            self.parts
-                .metrics
-                .forget_partition(&self.parts.settings.raw_topic, Partition(*partition));
-            self.parts.health.forget(&component(*partition));
-        }
-        self.restore(changes.assigned)?;
-        // In the group, perhaps without a partition; those that were assigned speak for themselves from here.
-        self.parts.health.set_ready(&worker_name(self.parts.number));
-        Ok(())
-    }
-
-    /// Sends partitions, with everything owned, through the barrier.
-    fn restore(&mut self, mut partitions: Vec<i32>) -> Result<(), WorkerError> {
-        let mut leases = BTreeMap::new();
-        for (partition, owned) in std::mem::take(&mut self.tasks) {
-            self.transactor.member().pause(partition)?;
-            leases.insert(partition, owned.lease);
-            partitions.push(partition);
-        }
-        for partition in &partitions {
-            self.parts
-                .health
-                .set_restoring(&component(*partition), 0, 0);
-        }
-        self.parts.restorer.request(leases, &partitions);
-        self.publish_ownership();
-        Ok(())
-    }
-
-    /// Takes over what passed the barrier.
-    fn take_restored(&mut self) -> Result<(), WorkerError> {
-        while let Some(outcome) = self.parts.restorer.take() {
-            let passed = match outcome {
-                Err(BarrierError::CalledOff) => continue,
-                outcome => outcome?,
-            };
-            let mut resumed = Vec::with_capacity(passed.len());
-            for Passed { task, lease } in passed {
-                let partition = task.partition();
-                let committed = (task.position(), task.ledger());
-                tracing::info!(worker = self.parts.number, %partition, position = %committed.0, parked = task.parked(), "restored");
-                resumed.push((partition.0, committed.0.0));
-                self.parts.metrics.set_ledger(partition, &committed.1);
-                self.parts.health.set_ready(&component(partition.0));
-                let owned = Owned {
-                    task,
-                    lease,
-                    committed,
-                };
-                self.tasks.insert(partition.0, owned);
-            }
-            if let Err(error) = self.transactor.member().resume_at(&resumed) {
-                // Brokers that do not answer now will answer later.
-                tracing::warn!(%error, "reading does not start: through the barrier again");
-                return self.restore(Vec::new());
-            }
-            self.publish_ownership();
-        }
-        Ok(())
-    }
-
     /// Takes note of content rows that were written.
     fn take_arrivals(&mut self) {
         if self.parts.wakeups.take_overflow() {
@@ -339,57 +274,15 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// The one way back after a failed transaction: nothing was applied, no transaction is open, and everything owned is
-    /// built again from what was committed.
-    fn recover(&mut self, outcome: Result<(), WorkerError>) -> Result<(), WorkerError> {
-        let failure = match outcome {
-            // The next round begins with what the rebalance changed.
-            Err(WorkerError::Transactor(TransactorError::Producer(ProducerError::Interrupted))) => {
-                return Ok(());
-            }
-            Err(WorkerError::Transactor(TransactorError::Producer(failure))) => failure,
-            outcome => return outcome,
-        };
-        tracing::warn!(worker = self.parts.number, %failure, "starting over from what was committed");
-        self.drop_open();
-        if let ProducerError::TooLarge(why) = &failure {
-            self.follow_limits(why)?;
-        }
-        match self.transactor.recover(&failure) {
-            Err(ProducerError::Stopped) => return Ok(()),
-            outcome => outcome?,
-        }
-        self.restore(Vec::new())
+    /// Tells what the worker is at, should it get stuck there.
+    pub(super) fn doing(&self, what: Doing) {
+        self.parts.beat.doing(what);
     }
 
-    /// A topic takes less than was known: from here on what is too large for it is a dead letter. A refusal that what the
-    /// topics say does not explain would come again for ever.
-    fn follow_limits(&mut self, refusal: &str) -> Result<(), WorkerError> {
-        let Some(limits) = self.parts.edge.limits() else {
-            // Brokers that do not answer now will answer when the record is refused again.
-            return Ok(());
-        };
-        if self.limits.replace(limits) == Some(limits) {
-            return Err(WorkerError::Refused(refusal.to_owned()));
-        }
-        tracing::warn!(
-            ?limits,
-            "the topics take records of these sizes from now on"
-        );
-        self.rules.limits = limits.sizes();
-        Ok(())
-    }
-
-    fn drop_open(&mut self) {
+    pub(super) fn drop_open(&mut self) {
         self.staged.clear();
         self.opened = None;
         self.more = false;
-    }
-
-    fn publish_ownership(&self) {
-        let restoring = self.parts.restorer.wanted();
-        let partitions = self.tasks.keys().copied().chain(restoring).collect();
-        self.parts.owned.set(self.parts.number, partitions);
     }
 
     fn gauge(&self) {

@@ -195,8 +195,10 @@ fn forward_requests(link: &Link, shared: &Shared) {
             if fate == Fate::Detach {
                 link.close_client();
             }
-            if matches!(fate, Fate::Hold | Fate::Detach) {
-                shared.await_release(link, trap);
+            let held = matches!(fate, Fate::Hold | Fate::Detach);
+            if held && !shared.await_release(link, trap) {
+                link.close_client();
+                break;
             }
         }
         if frame.write(&*link.broker).is_err() {

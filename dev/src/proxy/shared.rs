@@ -43,6 +43,8 @@ struct TrapState {
     caught: usize,
     answered: usize,
     released: bool,
+    /// What is held is never sent.
+    discarded: bool,
 }
 
 /// The reply to a caught request.
@@ -110,6 +112,7 @@ impl Shared {
                 caught: 0,
                 answered: 0,
                 released: false,
+                discarded: false,
             };
             state.traps.insert(id, trap);
             id
@@ -154,6 +157,15 @@ impl Shared {
         self.change(|state| {
             if let Some(trap) = state.traps.get_mut(&trap) {
                 trap.released = true;
+            }
+        });
+    }
+
+    pub(super) fn discard(&self, trap: u64) {
+        self.change(|state| {
+            if let Some(trap) = state.traps.get_mut(&trap) {
+                trap.released = true;
+                trap.discarded = true;
             }
         });
     }
@@ -208,11 +220,18 @@ impl Shared {
         })
     }
 
-    /// Waits until a trap lets go of what it holds.
-    pub(super) fn await_release(&self, link: &Link, trap: u64) {
+    /// Waits until a trap lets go of what it holds; says whether that is sent on its way.
+    pub(super) fn await_release(&self, link: &Link, trap: u64) -> bool {
         self.change(|state| state.holding.push(link.id));
         self.await_that(|state| state.traps.get(&trap).is_none_or(|trap| trap.released));
-        self.change(|state| state.holding.retain(|id| *id != link.id));
+        self.change(|state| {
+            state.holding.retain(|id| *id != link.id);
+            let sent = !state.traps.get(&trap).is_some_and(|trap| trap.discarded);
+            if !sent {
+                state.awaited.retain(|(id, _), _| *id != link.id);
+            }
+            sent
+        })
     }
 
     /// Takes note of a reply; says whether its client must not get it.

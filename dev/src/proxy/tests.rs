@@ -100,6 +100,23 @@ fn a_detached_request_reaches_the_broker_after_its_client_has_gone() -> Outcome 
 }
 
 #[test]
+fn a_discarded_request_never_reaches_the_broker() -> Outcome {
+    let proxy = Proxy::start()?;
+    let numbers = answer(&proxy)?;
+    let trap = proxy.hold(Requests::of(ApiKey::EndTxn));
+    let mut one = client(&proxy)?;
+    one.write_all(&request(ApiKey::EndTxn, 1, ""))?;
+    trap.await_caught(1, LIMIT)?;
+    trap.discard();
+    assert_eq!(reply(&one)?, None);
+    let mut two = client(&proxy)?;
+    two.write_all(&request(ApiKey::EndTxn, 2, ""))?;
+    assert_eq!(reply(&two)?, Some(2));
+    assert_eq!(numbers.try_iter().collect::<Vec<_>>(), [2]);
+    Ok(())
+}
+
+#[test]
 fn a_lost_reply_is_that_of_a_request_that_passed() -> Outcome {
     let proxy = Proxy::start()?;
     let numbers = answer(&proxy)?;

@@ -134,6 +134,11 @@ impl Trap {
     pub fn release(&self) {
         self.shared.release(self.id);
     }
+
+    /// Loses those that are held, with their connections; those that come later pass.
+    pub fn discard(&self) {
+        self.shared.discard(self.id);
+    }
 }
 
 impl Drop for Trap {

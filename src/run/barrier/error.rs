@@ -116,6 +116,9 @@ pub enum BarrierError {
         "the thread that restores partitions panicked, its own message says why; nothing was written, a restart restores anew"
     )]
     RestorerEnded,
+    /// The group's commits moved while the barrier worked: it has to begin again.
+    #[error("another process committed meanwhile")]
+    Overtaken,
     /// The barrier was called off: the assignment changed, or the process stops.
     #[error("called off")]
     CalledOff,

@@ -154,32 +154,18 @@ impl<E: Edge> Barrier<E> {
             }
         }
         let content = self.content_ends(request)?;
-        let starts = self.asked(request, || self.starts(partitions))?;
-        self.pass_seen(request, partitions, &starts)?;
-        self.asked(request, || self.fold_pending(request, partitions))?;
-        // Last, because the content table is restored by a thread of its own meanwhile.
-        self.await_content(request, &content)?;
-        if starts.values().any(|start| start.first_boot) {
-            self.await_watermark(request, assigned_ms)?;
-        }
-        let mut tasks = self.tasks(&starts)?;
-        let wrong: Vec<i32> = tasks.iter().filter(|t| disagrees(t)).map(number).collect();
-        if !wrong.is_empty() {
-            tracing::warn!(partitions = ?wrong, "the pending table disagrees with the ledger: building it anew, once");
-            for partition in &wrong {
-                self.drop_pending(*partition)?;
+        let tasks = loop {
+            let starts = self.starts(request, partitions)?;
+            match self.pass_from(request, partitions, &starts, (&content, assigned_ms)) {
+                Err(BarrierError::Overtaken) => {
+                    tracing::info!(
+                        ?partitions,
+                        "another process committed meanwhile: once more"
+                    );
+                }
+                tasks => break tasks?,
             }
-            self.asked(request, || self.fold_pending(request, &wrong))?;
-            tasks = self.tasks(&starts)?;
-        }
-        if let Some(task) = tasks.iter().find(|task| disagrees(task)) {
-            return Err(BarrierError::PendingMismatch {
-                topic: self.settings.pending_topic.clone(),
-                partition: number(task),
-                found: task.parked() as u64,
-                expected: task.ledger().pending,
-            });
-        }
+        };
         Ok(tasks
             .into_iter()
             .filter_map(|mut task| {
@@ -188,6 +174,62 @@ impl<E: Edge> Barrier<E> {
                 Some(Passed { task, lease })
             })
             .collect())
+    }
+
+    /// Takes partitions through that go on where the group's commits say. `assigned` is where the content's changelog ended
+    /// at the assignment, and when that was.
+    fn pass_from(
+        &self,
+        request: u64,
+        partitions: &[i32],
+        starts: &BTreeMap<i32, Start>,
+        assigned: (&BTreeMap<i32, i64>, i64),
+    ) -> Result<Vec<Task>, BarrierError> {
+        self.pass_seen(request, partitions, starts)?;
+        self.asked(request, || self.fold_pending(request, partitions))?;
+        // Last, because the content table is restored by a thread of its own meanwhile.
+        let (content, assigned_ms) = assigned;
+        self.await_content(request, content)?;
+        if starts.values().any(|start| start.first_boot) {
+            self.await_watermark(request, assigned_ms)?;
+        }
+        let mut tasks = self.tasks(starts)?;
+        let wrong: Vec<i32> = tasks.iter().filter(|t| disagrees(t)).map(number).collect();
+        if !wrong.is_empty() {
+            self.not_overtaken(request, starts)?;
+            tracing::warn!(partitions = ?wrong, "the pending table disagrees with the ledger: building it anew, once");
+            for partition in &wrong {
+                self.drop_pending(*partition)?;
+            }
+            self.asked(request, || self.fold_pending(request, &wrong))?;
+            tasks = self.tasks(starts)?;
+        }
+        if let Some(task) = tasks.iter().find(|task| disagrees(task)) {
+            self.not_overtaken(request, starts)?;
+            return Err(BarrierError::PendingMismatch {
+                topic: self.settings.pending_topic.clone(),
+                partition: number(task),
+                found: task.parked() as u64,
+                expected: task.ledger().pending,
+            });
+        }
+        Ok(tasks)
+    }
+
+    /// A process that was stopped for a while, and does not know yet that its partitions have another owner, sees logs that
+    /// grow while it counts them. So whatever looks wrong is judged, or dropped, only if nobody has committed meanwhile.
+    fn not_overtaken(
+        &self,
+        request: u64,
+        starts: &BTreeMap<i32, Start>,
+    ) -> Result<(), BarrierError> {
+        self.go_on(request)?;
+        let partitions: Vec<i32> = starts.keys().copied().collect();
+        if self.starts(request, &partitions)? == *starts {
+            Ok(())
+        } else {
+            Err(BarrierError::Overtaken)
+        }
     }
 
     /// Brings the published ids up to the log and counts them: each enriched event of the ledger is one.
@@ -209,6 +251,7 @@ impl<E: Edge> Barrier<E> {
                 if found == Some(expected) {
                     continue;
                 }
+                self.not_overtaken(request, starts)?;
                 if !again {
                     return Err(BarrierError::SeenMismatch {
                         topic: self.settings.seen_topic.clone(),

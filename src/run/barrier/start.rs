@@ -4,9 +4,9 @@ use super::{Barrier, BarrierError, LOOK_AGAIN};
 use crate::domain::Ledger;
 use crate::kafka::{Committed, Edge, LogReader, Offsets};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 /// Where a partition goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Start {
     /// The next offset to read.
     pub(super) position: i64,
@@ -17,8 +17,25 @@ pub(super) struct Start {
 }
 
 impl<E: Edge> Barrier<E> {
-    /// Where each partition goes on, by what the group committed.
-    pub(super) fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Start>, BarrierError> {
+    /// Where each partition goes on, by what the group committed. What looks like a loss is looked at a second time: another
+    /// process may have committed, or records may have expired that it had processed, between two questions of the first.
+    pub(super) fn starts(
+        &self,
+        request: u64,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Start>, BarrierError> {
+        let look = || self.asked(request, || self.look_for_starts(request, partitions));
+        match look() {
+            Err(BarrierError::CommitLost { .. } | BarrierError::InputTruncated { .. }) => look(),
+            starts => starts,
+        }
+    }
+
+    fn look_for_starts(
+        &self,
+        request: u64,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Start>, BarrierError> {
         let topic = &self.settings.raw_topic;
         let committed = self
             .committed
@@ -27,7 +44,7 @@ impl<E: Edge> Barrier<E> {
         let mut starts = BTreeMap::new();
         for (partition, committed) in committed {
             let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
-            let found = self.start(partition, committed, (start, end))?;
+            let found = self.start(request, partition, committed, (start, end))?;
             starts.insert(partition, found);
         }
         Ok(starts)
@@ -35,6 +52,7 @@ impl<E: Edge> Barrier<E> {
 
     fn start(
         &self,
+        request: u64,
         partition: i32,
         committed: Committed,
         (start, end): (i64, i64),
@@ -42,7 +60,7 @@ impl<E: Edge> Barrier<E> {
         let group = self.settings.group.clone();
         let topic = self.settings.raw_topic.clone();
         let Some(offset) = committed.offset else {
-            if !self.outputs_are_empty(partition)? {
+            if !self.outputs_are_empty(request, partition)? {
                 return Err(BarrierError::CommitLost {
                     group,
                     topic,
@@ -81,7 +99,7 @@ impl<E: Edge> Barrier<E> {
     }
 
     /// Whether nothing was ever published for the partition. An aborted first transaction leaves markers, no records.
-    fn outputs_are_empty(&self, partition: i32) -> Result<bool, BarrierError> {
+    fn outputs_are_empty(&self, request: u64, partition: i32) -> Result<bool, BarrierError> {
         let settings = &self.settings;
         for topic in [
             &settings.enriched_topic,
@@ -98,9 +116,7 @@ impl<E: Edge> Barrier<E> {
             }
             let reader = self.edge.reader(topic, BTreeMap::from([(partition, 0)]))?;
             while reader.positions().values().any(|position| *position < end) {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Err(BarrierError::CalledOff);
-                }
+                self.go_on(request)?;
                 if reader.next(LOOK_AGAIN)?.is_some() {
                     return Ok(false);
                 }
