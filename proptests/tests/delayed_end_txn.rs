@@ -35,22 +35,23 @@ fn a_late_end_of_one_transaction_does_not_end_the_next_one_of_a_worker() -> Resu
     options.env.push(one_worker);
     let processor = deployment.start_with(options)?;
     let mut sent = 0;
-    for _ in 0..rounds(2, 20) {
+    let played = rounds(2, 20);
+    for _ in 0..played {
         let end = || Requests::of(ApiKey::EndTxn).naming("late-a-0").first(1);
         // Of three requests to end a transaction the first is the one that will be late, the second its silent repetition,
         // and the third ends the next transaction.
         let late = proxy.detach(end());
         let repeated = proxy.watch(end());
         let next = proxy.hold(end());
-        let mut send = || {
+        let mut feed = || {
             let rows: Vec<EventRow> = (sent + 1..=sent + EVENTS).map(row).collect();
             sent += EVENTS;
             deployment.send_events(&rows)
         };
-        send()?;
+        feed()?;
         late.await_caught(1, LIMIT)?;
         repeated.await_answered(1, LIMIT)?;
-        send()?;
+        feed()?;
         next.await_caught(1, LIMIT)?;
         late.release();
         late.await_answered(1, LIMIT)?;
@@ -62,7 +63,7 @@ fn a_late_end_of_one_transaction_does_not_end_the_next_one_of_a_worker() -> Resu
     check(&deployment, &rows)?;
     let replaced = processor.metric("thmanyah_producer_replaced_total", &[])?;
     ensure!(
-        replaced.is_some_and(|count| count >= rounds(2, 20) as f64),
+        replaced.is_some_and(|count| count as usize >= played),
         "no producer was replaced: {replaced:?}"
     );
     Ok(())
