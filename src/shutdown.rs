@@ -50,15 +50,22 @@ pub fn on_signals() -> io::Result<CancellationToken> {
 
 /// Cancels the token at the first signal. Comes back when the process must not wait for its end in good order any longer.
 async fn overdue(asked: &CancellationToken, mut signal: impl AsyncFnMut(), limit: Duration) {
-    tokio::select! {
-        () = signal() => tracing::info!(
-            "stopping: the open transactions are finished first; another signal stops at once"
-        ),
-        () = asked.cancelled() => {}
-    }
+    let failed = tokio::select! {
+        () = signal() => false,
+        () = asked.cancelled() => true,
+    };
     asked.cancel();
+    let told = "stopping: the open transactions are finished first; another signal stops at once";
+    let second = async {
+        if failed {
+            // The first signal comes while the process is stopping already.
+            signal().await;
+        }
+        tracing::info!("{told}");
+        signal().await;
+    };
     tokio::select! {
-        () = signal() => tracing::warn!("stopped by a signal before everything was finished"),
+        () = second => tracing::warn!("stopped by a second signal"),
         () = tokio::time::sleep(limit) => tracing::error!("not stopped within {limit:?}: gave up"),
     }
 }
@@ -75,6 +82,16 @@ mod tests {
         let asked = CancellationToken::new();
         overdue(&asked, || ready(()), Duration::from_hours(1)).await;
         assert!(asked.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_after_a_failure_forces_nothing() {
+        let asked = CancellationToken::new();
+        asked.cancel();
+        let mut signals = 0;
+        let signal = async || signals += 1;
+        overdue(&asked, signal, Duration::from_hours(1)).await;
+        assert_eq!(signals, 2);
     }
 
     #[tokio::test]
