@@ -93,14 +93,15 @@ impl<'d, 'b> Flow<'d, 'b> {
         })
     }
 
-    /// The longest pause of each partition that began or lasted after that moment.
+    /// The longest pause of each partition after that moment. What it had stood still before is not counted: that is another
+    /// fault's.
     pub fn pauses(&self, since_ms: i64) -> Vec<Duration> {
         let published = self.published.lock();
         let published = published.unwrap_or_else(PoisonError::into_inner);
         let longest = |times: &Vec<i64>| {
             let pairs = times.iter().zip(times.iter().skip(1));
             let gaps = pairs.filter(|(_, next)| **next > since_ms);
-            gaps.map(|(last, next)| next - last)
+            gaps.map(|(last, next)| next - last.max(&since_ms))
                 .max()
                 .unwrap_or_default()
         };
