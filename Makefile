@@ -10,10 +10,10 @@ export RUSTDOCFLAGS = $(RUSTFLAGS)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-full check bench chaos
+.PHONY: help setup build demo test test-full check bench chaos simulate simulate-mutants
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## install and fetch what demo, tests and benches need
 	@dev/setup.sh
@@ -38,6 +38,14 @@ check: setup ## formatting, lints, documentation, licences
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
 	else echo "cargo deny is not installed, licences were not checked: cargo install --locked cargo-deny"; fi
+
+simulate: ## SCHEDULES (a million) of simulated faults, taken up again where they were left
+	@cargo build --release -p thmanyah-proptests --bin simulate
+	@$${CARGO_TARGET_DIR:-target}/release/simulate $(or $(SCHEDULES),1000000)
+
+simulate-mutants: ## breaks the product in known ways, each of which the simulator must catch
+	@cargo build --release -p thmanyah-proptests --bin mutants
+	@$${CARGO_TARGET_DIR:-target}/release/mutants $(MUTANTS)
 
 bench: build ## micro-benches, the processor beside a bare copy loop, a cold restore beside a bare reader
 	cargo bench --workspace --bench codec --bench state

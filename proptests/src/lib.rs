@@ -9,5 +9,6 @@ pub mod flow;
 pub mod oracle;
 pub mod pages;
 pub mod rows;
+pub mod sim;
 pub mod sizes;
 pub mod topics;

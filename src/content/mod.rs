@@ -26,5 +26,5 @@ pub use replica::{Following, Replica, ReplicaError, ReplicaSettings};
 pub use rows::{StoredContent, StoredError, read_stored};
 pub(crate) use rows::{split, version_bytes};
 pub use table::{ContentTable, ContentTableError};
-pub use wakeups::Wakeups;
+pub use wakeups::{WAKEUPS, Wakeups};
 pub use watermark::{ContentWatermark, Vouching, WatermarkSettings};

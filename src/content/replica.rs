@@ -33,6 +33,8 @@ pub struct ReplicaSettings {
     pub topic_id: TopicId,
     /// Its number of partitions.
     pub partitions: i32,
+    /// Wake-ups queued for each worker.
+    pub wakeups: usize,
 }
 
 /// Why the replica cannot go on.
@@ -90,7 +92,7 @@ impl<E: Edge> Replica<E> {
 
     /// A queue that is told of every row written from now on.
     pub fn wakeups(&mut self) -> Wakeups {
-        let (waker, wakeups) = wakeups();
+        let (waker, wakeups) = wakeups(self.settings.wakeups);
         self.wakers.push(waker);
         wakeups
     }

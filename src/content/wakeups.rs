@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Wake-ups queued for one worker; beyond it the worker looks everything up again.
-const WAKEUPS: usize = 16_384;
+pub const WAKEUPS: usize = 16_384;
 
 /// One worker's queue of content ids that were written.
 pub struct Wakeups {
@@ -41,9 +41,9 @@ impl Waker {
     }
 }
 
-/// A queue for one worker.
-pub(super) fn wakeups() -> (Waker, Wakeups) {
-    let (sender, ids) = crossbeam_channel::bounded(WAKEUPS);
+/// A queue for one worker, of so many wake-ups.
+pub(super) fn wakeups(size: usize) -> (Waker, Wakeups) {
+    let (sender, ids) = crossbeam_channel::bounded(size);
     let overflowed = Arc::new(AtomicBool::new(false));
     let waker = Waker {
         ids: sender,

@@ -92,10 +92,16 @@ impl Pending {
         }
     }
 
-    /// Notes that any content may have arrived: after a restore, an abort, or a wake-up queue that overflowed.
+    /// Notes that any content may have arrived: after a restore, an abort, or a wake-up queue that overflowed. The content
+    /// whose events wait longest is looked up first.
     pub(super) fn wake_all(&mut self) {
-        self.woken = self.by_content.keys().copied().collect();
-        self.is_woken = self.woken.iter().copied().collect();
+        self.woken.clear();
+        self.is_woken.clear();
+        for (_, content) in &self.by_deadline {
+            if self.is_woken.insert(*content) {
+                self.woken.push_back(*content);
+            }
+        }
     }
 
     /// The content to look up next.

@@ -34,7 +34,7 @@ pub use worker::Worker;
 use crate::config::{Budget, Bytes, Config, memory_limit};
 use crate::content::{
     ContentTable, ContentWatermark, Materializer, MaterializerSettings, Replica, ReplicaPositions,
-    ReplicaSettings, WatermarkSettings,
+    ReplicaSettings, WAKEUPS, WatermarkSettings,
 };
 use crate::health::Health;
 use crate::kafka::topics::Topics;
@@ -157,6 +157,7 @@ impl Process {
             topic: self.config.topics.content_changelog.to_string(),
             topic_id: self.id(&self.config.topics.content_changelog),
             partitions: self.topics.content_changelog_partitions,
+            wakeups: WAKEUPS,
         };
         let (store, table) = (self.store.clone(), self.table.clone());
         let mut replica = Replica::new(self.edge.clone(), settings, store, table);
