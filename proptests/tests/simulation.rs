@@ -44,13 +44,18 @@ fn a_restore_that_outlives_its_membership_refuses_nothing() {
                 nth,
                 turns: 400,
                 successor: false,
+                alone: false,
             },
         };
-        let point = [Point::Ask, Point::Read, Point::AfterApply];
+        let point = match seed % 3 {
+            0 => Point::Ask,
+            1 => Point::Read,
+            _ => Point::AfterApply,
+        };
         vec![
             event(1, Some(0)),
             event(2, None),
-            stop(point[seed as usize % 3], (seed / 3 % 6) as u8),
+            stop(point, (seed / 3 % 6) as u8),
             Step::Run { seed, turns: 60 },
             event(3, Some(0)),
             Step::Run {

@@ -4,17 +4,16 @@ use super::pace::Pace;
 use super::positions::ReplicaPositions;
 use crate::kafka::{Edge, Isolation, Offsets, OffsetsError};
 use crate::metrics::Metrics;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often W is advanced.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// No watermark yet.
-const NONE: i64 = i64::MIN;
 
 /// What the watermark needs.
 pub struct WatermarkSettings {
@@ -33,19 +32,21 @@ pub struct WatermarkSettings {
 }
 
 /// The watermark as workers read it. Cheap to clone.
-#[derive(Clone)]
-pub struct ContentWatermark(Arc<AtomicI64>);
-
-impl Default for ContentWatermark {
-    fn default() -> Self {
-        Self(Arc::new(AtomicI64::new(NONE)))
-    }
-}
+#[derive(Clone, Default)]
+pub struct ContentWatermark(Arc<Mutex<Option<(i64, Instant)>>>);
 
 impl ContentWatermark {
-    /// W in milliseconds since the epoch; `None` until the first round.
-    pub fn get(&self) -> Option<i64> {
-        Some(self.0.load(Ordering::Acquire)).filter(|ms| *ms != NONE)
+    /// W in milliseconds since the epoch, by the wall clock as it goes now; `None` until the first round.
+    ///
+    /// IMPORTANT: by the clock as it goes now. What is parked after the clock stepped back bears times of long ago, which a W
+    /// of before the step has passed without knowing what was there since. So W is no later than what the clock shows, less
+    /// the time that has passed since W's round began.
+    pub fn get(&self, edge: &impl Edge) -> Option<i64> {
+        let (w, began) = (*self.0.lock())?;
+        // The wall clock first: a pause in between makes W early, which is safe.
+        let now_ms = edge.now_ms();
+        let passed = edge.since(began).as_millis() as i64;
+        Some(w.min(now_ms.saturating_sub(passed)))
     }
 
     /// Advances W until `stop` is set.
@@ -113,7 +114,7 @@ impl<E: Edge> Vouching<E> {
             pace: Pace::new(settings.deadline.as_millis() as i64),
             start: now,
             began: now,
-            next: NONE,
+            next: 0,
             edge,
             settings,
             committed,
@@ -165,7 +166,7 @@ impl<E: Edge> Vouching<E> {
             && self.replica.reached(ends)
         {
             self.stage = Stage::Idle(self.began + INTERVAL);
-            self.watermark.0.store(self.next, Ordering::Release);
+            *self.watermark.0.lock() = Some((self.next, self.began));
             return Ok(Some(self.next));
         }
         Ok(None)

@@ -192,10 +192,7 @@ impl<E: Edge> Worker<E> {
     /// Releases and times out parked events.
     fn drive(&mut self) -> Result<(), WorkerError> {
         // IMPORTANT: the watermark is read before the look-ups that a time-out rests on.
-        let watermark = self.parts.watermark.get();
-        // One from the future was made before the clock stepped back, and says nothing of what is parked since.
-        let now_ms = self.parts.edge.now_ms();
-        let watermark = watermark.filter(|w| *w <= now_ms);
+        let watermark = self.parts.watermark.get(&self.parts.edge);
         let rules = &self.rules;
         self.more = false;
         for owned in self.tasks.values_mut() {

@@ -15,7 +15,9 @@ fn main() -> Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let root = root.canonicalize()?;
     if std::env::var_os("ROCKSDB_LIB_DIR").is_none() {
-        bail!("run `make simulate-mutants`: without its variables every dependency is compiled again");
+        bail!(
+            "run `make simulate-mutants`: without its variables every dependency is compiled again"
+        );
     }
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let target = target.map_or_else(|| root.join("target"), PathBuf::from);

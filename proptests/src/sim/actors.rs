@@ -1,44 +1,30 @@
 //! The parts of simulated processes: the product's own, one turn at a time.
 
+use super::actor::{Actor, Exit};
 use super::edge::{Died, Shared, SimEdge};
-use super::oracle;
-use super::schedule::{DEADLINE_MS, Loss, Shape};
+use super::folds;
+use super::parts::parts;
+use super::schedule::Loss;
 use super::store::{Disk, Kind, Memory};
-use super::world::{CHANGELOG, CONTENT, DEAD, ENRICHED, PENDING, Part, Process, RAW, SEEN, TOPICS};
+use super::world::{Part, Process};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use thmanyah::codec::{EventRules, OperationRule, TimeMode};
-use thmanyah::content::{
-    ContentTable, ContentWatermark, Following, Materializer, MaterializerError,
-    MaterializerSettings, Replica, ReplicaError, ReplicaSettings, Vouching, WatermarkSettings,
-};
-use thmanyah::enricher::Rules;
 use thmanyah::health::Health;
-use thmanyah::kafka::{
-    MemberError, MemberSettings, ProducerSettings, TopicId, TopicLimits, Transactor,
-    TransactorError,
-};
+use thmanyah::kafka::TopicId;
 use thmanyah::metrics::Metrics;
-use thmanyah::run::{
-    BarrierError, BarrierSettings, Leases, Ownership, Restorer, Restoring, StoreView, Surroundings,
-    Worker, WorkerError, WorkerParts, WorkerSettings,
-};
 
 /// Nested turns at most.
 const DEPTH: u32 = 3;
 /// Sleeps in one turn at most, where a part of the same process cannot go on before this one.
 const NAPS: u32 = 200;
-/// How long a transaction stays open.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(60);
-/// How often published ids are checkpointed.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(900);
+/// Sleeps in one turn that are too many anywhere.
+const FOREVER: u32 = 20_000;
 
 thread_local! {
     /// Counters are of no interest here, and making them is slow.
-    static METRICS: Metrics = Metrics::new();
+    pub(super) static METRICS: Metrics = Metrics::new();
 }
 
 /// The id of a topic.
@@ -72,131 +58,6 @@ struct Slot {
     actor: Option<Actor>,
     /// How often it slept in this turn.
     naps: u32,
-}
-
-/// One part.
-enum Actor {
-    Joining(Box<(WorkerParts<SimEdge>, ProducerSettings, MemberSettings)>),
-    Worker(Box<Worker<SimEdge>>),
-    Barrier(Box<Restoring<SimEdge>>),
-    Replica(Box<Replica<SimEdge>>),
-    Following(Box<Following<SimEdge>>),
-    Watermark(Box<Vouching<SimEdge>>),
-    Materializing(
-        Box<(
-            MaterializerSettings,
-            ContentTable<Disk>,
-            thmanyah::content::ReplicaPositions,
-        )>,
-    ),
-    Materializer(Box<Materializer<SimEdge>>),
-}
-
-/// Why a process ended by itself.
-enum Exit {
-    /// A successor has its name.
-    Fenced,
-    /// It would be started again.
-    Restart(String),
-    /// It refuses to go on, or found its state broken.
-    Refused(String),
-}
-
-impl From<TransactorError> for Exit {
-    fn from(error: TransactorError) -> Self {
-        match error {
-            TransactorError::Member(MemberError::Fenced(_)) => Self::Fenced,
-            TransactorError::Member(MemberError::OutOfRange(_)) => Self::Refused(error.to_string()),
-            other => Self::Restart(other.to_string()),
-        }
-    }
-}
-
-impl From<WorkerError> for Exit {
-    fn from(error: WorkerError) -> Self {
-        match error {
-            WorkerError::Transactor(error) => error.into(),
-            WorkerError::Barrier(
-                BarrierError::Offsets(_) | BarrierError::Changelog(_) | BarrierError::CalledOff,
-            ) => Self::Restart(error.to_string()),
-            other => Self::Refused(other.to_string()),
-        }
-    }
-}
-
-impl From<MaterializerError> for Exit {
-    fn from(error: MaterializerError) -> Self {
-        match error {
-            MaterializerError::Transactor(error) => error.into(),
-            MaterializerError::Offsets(error) => Self::Restart(error.to_string()),
-            other => Self::Refused(other.to_string()),
-        }
-    }
-}
-
-impl From<ReplicaError> for Exit {
-    fn from(error: ReplicaError) -> Self {
-        match error {
-            ReplicaError::Changelog(_) | ReplicaError::Offsets(_) => {
-                Self::Restart(error.to_string())
-            }
-            other => Self::Refused(other.to_string()),
-        }
-    }
-}
-
-impl Actor {
-    /// One turn; what it has become.
-    fn turn(self, edge: &SimEdge, metrics: &Metrics, health: &Health) -> Result<Self, Exit> {
-        Ok(match self {
-            Self::Joining(parts) => {
-                let (parts, producer, member) = *parts;
-                let transactor =
-                    Transactor::start(edge.clone(), producer, member, metrics.clone())?;
-                Self::Worker(Box::new(Worker::new(parts, transactor)))
-            }
-            Self::Worker(mut worker) => {
-                worker.turn()?;
-                Self::Worker(worker)
-            }
-            Self::Barrier(barrier) => {
-                barrier.serve();
-                Self::Barrier(barrier)
-            }
-            Self::Replica(replica) => Self::Following(Box::new(replica.follow()?)),
-            Self::Following(mut following) => {
-                following.turn(metrics, health)?;
-                Self::Following(following)
-            }
-            Self::Watermark(mut watermark) => {
-                watermark.turn();
-                Self::Watermark(watermark)
-            }
-            Self::Materializing(parts) => {
-                let (settings, table, positions) = *parts;
-                Self::Materializer(Box::new(Materializer::start(
-                    edge.clone(),
-                    settings,
-                    table,
-                    positions,
-                    metrics.clone(),
-                )?))
-            }
-            Self::Materializer(mut materializer) => {
-                materializer.turn()?;
-                Self::Materializer(materializer)
-            }
-        })
-    }
-
-    /// An orderly end.
-    fn finish(self) -> Result<(), Exit> {
-        match self {
-            Self::Worker(worker) => Ok(worker.finish()?),
-            Self::Materializer(materializer) => Ok(materializer.finish()?),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Actors {
@@ -272,7 +133,11 @@ impl Shared {
         slot.naps += 1;
         let naps = slot.naps;
         drop(actors);
-        if beneath && naps > NAPS {
+        if naps > FOREVER {
+            let mut world = self.world.borrow_mut();
+            world.violate("a part waits for ever".to_owned());
+        }
+        if naps > FOREVER || beneath && naps > NAPS {
             self.kill(process, Loss::Nothing);
         }
     }
@@ -429,7 +294,7 @@ impl Shared {
                 world.counts.reach(reached);
             }
             let mut wrong = Vec::new();
-            oracle::disk(&world, &node.kind, &mut wrong);
+            folds::disk(&world, &node.kind, &mut wrong);
             for what in wrong {
                 world.violate(format!("what a process left: {what}"));
             }
@@ -480,154 +345,6 @@ impl Shared {
         }
         let slots = std::mem::take(&mut self.actors.borrow_mut().slots);
         drop(slots);
-    }
-}
-
-/// The parts of a new process.
-fn parts(edge: &SimEdge, node: usize, shape: Shape, disk: &Disk) -> Vec<(Part, Actor)> {
-    let metrics = METRICS.with(Clone::clone);
-    let health = Arc::new(Health::new());
-    let stop = Arc::clone(&edge.world().processes[edge.process].stop);
-    let table = ContentTable::new(disk.clone(), 64 * 16);
-    let watermark = ContentWatermark::default();
-    let settings = ReplicaSettings {
-        topic: TOPICS[CHANGELOG].to_owned(),
-        topic_id: topic_id(CHANGELOG),
-        partitions: shape.content_partitions,
-        wakeups: shape.wakeups,
-    };
-    let mut replica = Replica::new(edge.clone(), settings, disk.clone(), table.clone());
-    let positions = replica.positions();
-    let leases = Leases::default();
-    let owned = Ownership::new(|_| {});
-    let mut parts = Vec::new();
-    for number in 0..shape.workers {
-        let around = Surroundings {
-            edge: edge.clone(),
-            store: disk.clone(),
-            leases: leases.clone(),
-            replica: positions.clone(),
-            watermark: watermark.clone(),
-            metrics: metrics.clone(),
-            health: Arc::clone(&health),
-            stop: Arc::clone(&stop),
-        };
-        let Ok((restorer, restoring)) = Restorer::new(Arc::new(barrier_settings(shape)), around)
-        else {
-            unreachable!("simulated clients can always be made");
-        };
-        let name = format!("node-{node}-{number}");
-        let worker = WorkerParts {
-            edge: edge.clone(),
-            number: number.into(),
-            settings: Arc::new(worker_settings(shape)),
-            restorer,
-            view: StoreView {
-                content: table.clone(),
-                store: disk.clone(),
-            },
-            store: disk.clone(),
-            wakeups: replica.wakeups(),
-            watermark: watermark.clone(),
-            metrics: metrics.clone(),
-            beat: health.worker(&name, 0),
-            health: Arc::clone(&health),
-            owned: owned.clone(),
-        };
-        let producer = producer_settings(&name, &stop);
-        let member = member_settings("enricher", &name, RAW);
-        let joining = Actor::Joining(Box::new((worker, producer, member)));
-        parts.push((Part::Worker(number), joining));
-        parts.push((Part::Barrier(number), Actor::Barrier(Box::new(restoring))));
-    }
-    parts.push((Part::Replica, Actor::Replica(Box::new(replica))));
-    let settings = WatermarkSettings {
-        group: "materializer".to_owned(),
-        raw_topic: TOPICS[CONTENT].to_owned(),
-        raw_partitions: shape.content_partitions,
-        changelog_topic: TOPICS[CHANGELOG].to_owned(),
-        changelog_partitions: shape.content_partitions,
-        deadline: Duration::from_millis(DEADLINE_MS as u64),
-    };
-    let Ok(vouching) = Vouching::new(edge.clone(), settings, positions.clone(), watermark) else {
-        unreachable!("simulated clients can always be made");
-    };
-    parts.push((Part::Watermark, Actor::Watermark(Box::new(vouching))));
-    let name = format!("materializer-{node}");
-    let settings = MaterializerSettings {
-        member: member_settings("materializer", &name, CONTENT),
-        producer: producer_settings(&name, &stop),
-        changelog_topic: TOPICS[CHANGELOG].to_owned(),
-        changelog_partitions: shape.content_partitions,
-        dlq_topic: TOPICS[DEAD].to_owned(),
-        time: TimeMode::Iso,
-        commit_interval: COMMIT_INTERVAL,
-        limits: TopicLimits::default(),
-    };
-    let materializing = Actor::Materializing(Box::new((settings, table, positions)));
-    parts.push((Part::Materializer, materializing));
-    parts
-}
-
-fn producer_settings(name: &str, stop: &Arc<AtomicBool>) -> ProducerSettings {
-    ProducerSettings {
-        transactional_id: name.to_owned(),
-        transaction_timeout: Duration::from_secs(10),
-        max_record_bytes: 1 << 20,
-        stop: Arc::clone(stop),
-    }
-}
-
-fn member_settings(group: &str, name: &str, topic: usize) -> MemberSettings {
-    MemberSettings {
-        group: group.to_owned(),
-        instance: name.to_owned(),
-        topic: TOPICS[topic].to_owned(),
-        session_timeout: Duration::from_secs(6),
-        heartbeat: Duration::from_secs(2),
-        max_poll_interval: Duration::from_secs(60),
-        unsettle: Arc::default(),
-    }
-}
-
-fn worker_settings(shape: Shape) -> WorkerSettings {
-    WorkerSettings {
-        raw_topic: TOPICS[RAW].to_owned(),
-        enriched_topic: TOPICS[ENRICHED].to_owned(),
-        pending_topic: TOPICS[PENDING].to_owned(),
-        pending_id: topic_id(PENDING),
-        enriched_id: topic_id(ENRICHED),
-        seen_topic: TOPICS[SEEN].to_owned(),
-        seen_id: topic_id(SEEN),
-        checkpoint_interval: CHECKPOINT_INTERVAL,
-        dlq_topic: TOPICS[DEAD].to_owned(),
-        commit_interval: COMMIT_INTERVAL,
-        rules: Rules {
-            events: EventRules {
-                updates: OperationRule::DeadLetter,
-                deletes: OperationRule::DeadLetter,
-                time: TimeMode::Iso,
-            },
-            deadline_ms: DEADLINE_MS,
-            transaction_steps: shape.transaction_steps,
-            seen_containers: shape.seen_containers,
-            ..Rules::default()
-        },
-    }
-}
-
-fn barrier_settings(shape: Shape) -> BarrierSettings {
-    BarrierSettings {
-        group: "enricher".to_owned(),
-        raw_topic: TOPICS[RAW].to_owned(),
-        enriched_topic: TOPICS[ENRICHED].to_owned(),
-        pending_topic: TOPICS[PENDING].to_owned(),
-        pending_id: topic_id(PENDING),
-        enriched_id: topic_id(ENRICHED),
-        seen_topic: TOPICS[SEEN].to_owned(),
-        seen_id: topic_id(SEEN),
-        changelog_topic: TOPICS[CHANGELOG].to_owned(),
-        changelog_partitions: shape.content_partitions,
     }
 }
 

@@ -41,12 +41,14 @@ impl SimConsumer {
             return false;
         };
         self.edge.world().note(|| format!("rebalance: {event:?}"));
+        self.edge.world().clients[self.client].serving = true;
         if !event.revoke.is_empty() {
             self.callbacks.revoked(self, &event.revoke);
             self.edge.world().rejoin(self.client);
         } else if let Some(added) = &event.assign {
             self.callbacks.assigned(self, added);
         }
+        self.edge.world().clients[self.client].serving = false;
         true
     }
 

@@ -74,8 +74,11 @@ impl SimEdge {
         match fate {
             Some(Fault::Die { loss, .. }) => self.die(point, loss),
             Some(Fault::Stop {
-                turns, successor, ..
-            }) => self.stop(point, turns, successor),
+                turns,
+                successor,
+                alone,
+                ..
+            }) => self.stop(point, turns, successor, alone),
             _ => {}
         }
     }
@@ -92,11 +95,11 @@ impl SimEdge {
     }
 
     /// The process stands still while others go on.
-    fn stop(&self, point: Point, turns: u16, successor: bool) {
+    fn stop(&self, point: Point, turns: u16, successor: bool, alone: bool) {
         {
             let mut world = self.world();
-            world.note(|| format!("stops at {point:?} for {turns} turns"));
-            world.processes[self.process].stopped += 1;
+            world.note(|| format!("stops at {point:?} for {turns} turns, alone: {alone}"));
+            world.processes[self.process].stopped += u32::from(!alone);
         }
         if successor {
             self.sim.replace(self.process);
@@ -104,8 +107,12 @@ impl SimEdge {
         for _ in 0..turns {
             self.sim.turn();
         }
+        if self.is_ending() {
+            // It was killed, or what it waited for was.
+            std::panic::resume_unwind(Box::new(Died));
+        }
         let mut world = self.world();
-        world.processes[self.process].stopped -= 1;
+        world.processes[self.process].stopped -= u32::from(!alone);
         world.counts.reach("a stopped process went on");
         world.note(|| "goes on".to_owned());
         // The client's own threads may be faster than this one.

@@ -227,6 +227,8 @@ pub(super) struct Client {
     pub(super) owned: BTreeMap<i32, Fetch>,
     /// A rebalance that its poll has yet to serve.
     pub(super) event: Option<Event>,
+    /// Whether its poll serves a rebalance now. Nothing else happens to its membership before that is answered.
+    pub(super) serving: bool,
     /// Whether another member has its name.
     pub(super) fenced: bool,
     /// Whether it is gone.
@@ -251,6 +253,7 @@ impl Client {
             generation: -1,
             owned: BTreeMap::new(),
             event: None,
+            serving: false,
             fenced: false,
             closed: false,
             membership: Membership::Outside,
@@ -301,6 +304,7 @@ impl World {
                     self.counts.reach("a zombie was fenced");
                     return;
                 }
+                None if client.serving => return,
                 None => {
                     client.membership = Membership::Outside;
                     let lost: Vec<i32> = client.owned.keys().copied().collect();
@@ -318,6 +322,9 @@ impl World {
                     if now - client.beat_us >= HEARTBEAT_US / 2 {
                         client.beat_us = now;
                         seat.expires_us = now + SESSION_US;
+                    }
+                    if client.serving {
+                        return;
                     }
                     if let Some((generation, assigned)) = seat.answer.take() {
                         client.generation = generation;
@@ -341,7 +348,7 @@ impl World {
                 }
             }
         }
-        if client.event.is_some() {
+        if client.event.is_some() || client.serving {
             return;
         }
         client.member = fresh;
@@ -357,25 +364,22 @@ impl World {
             assigned: BTreeSet::new(),
             answer: None,
         };
-        match group.members.get_mut(&client.instance) {
-            // A static member that comes back takes its seat, and where nothing is amiss nobody else notices.
-            Some(old) => {
-                let assigned = std::mem::take(&mut old.assigned);
-                *old = seat;
-                old.assigned = assigned;
-                if whole {
-                    old.answer = Some((group.generation, old.assigned.clone()));
-                } else {
-                    group.rebalance(now);
-                    if let Some(seat) = group.members.get_mut(&client.instance) {
-                        seat.joined = true;
-                    }
+        // A static member that comes back takes its seat, and where nothing is amiss nobody else notices.
+        if let Some(old) = group.members.get_mut(&client.instance) {
+            let assigned = std::mem::take(&mut old.assigned);
+            *old = seat;
+            old.assigned = assigned;
+            if whole {
+                old.answer = Some((group.generation, old.assigned.clone()));
+            } else {
+                group.rebalance(now);
+                if let Some(seat) = group.members.get_mut(&client.instance) {
+                    seat.joined = true;
                 }
             }
-            None => {
-                group.rebalance(now);
-                group.members.insert(client.instance.clone(), seat);
-            }
+        } else {
+            group.rebalance(now);
+            group.members.insert(client.instance.clone(), seat);
         }
     }
 

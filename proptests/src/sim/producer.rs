@@ -75,28 +75,27 @@ fn retriable(reason: &str) -> CallError {
     }
 }
 
-impl SimProducer {
-    /// Sends a request until the coordinator has time for it.
-    fn persist<T>(
-        &self,
-        world: &mut World,
-        request: impl Fn(&mut World) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        loop {
-            match request(world) {
-                Err(Refusal::Busy) => world.advance(BACKOFF_US),
-                outcome => return outcome,
-            }
+/// Sends a request until the coordinator has time for it.
+fn persist<T>(
+    world: &mut World,
+    request: impl Fn(&mut World) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    loop {
+        match request(world) {
+            Err(Refusal::Busy) => world.advance(BACKOFF_US),
+            outcome => return outcome,
         }
     }
+}
 
+impl SimProducer {
     fn add(&self, world: &mut World, target: Target) -> Result<(), Refusal> {
         let client = &world.producers[self.client];
         let (producer, epoch) = (client.producer, client.epoch);
         if client.added.contains(&target) {
             return Ok(());
         }
-        self.persist(world, |world| world.add_to_txn(producer, epoch, target))?;
+        persist(world, |world| world.add_to_txn(producer, epoch, target))?;
         world.producers[self.client].added.insert(target);
         Ok(())
     }
@@ -152,7 +151,7 @@ impl SimProducer {
             // Nothing to tell the coordinator.
             return Ok(());
         }
-        let outcome = self.persist(world, |world| world.end_txn(producer, epoch, commit));
+        let outcome = persist(world, |world| world.end_txn(producer, epoch, commit));
         let flags = [(false, true), (true, false), (false, false)][world.rng.below(3)];
         outcome.map_err(|refusal| error(flags, &format!("{refusal:?}")))
     }
@@ -345,8 +344,9 @@ impl RawProducer for SimProducer {
         self.edge.reach(Point::BeforeEnd);
         let process = self.edge.process;
         let fault = self.edge.world().take_fault(process, |fault| match fault {
-            Fault::HiddenRetry { commit: true, .. } | Fault::LostAnswer { .. } => Some(*fault),
-            Fault::Retriable => Some(*fault),
+            Fault::HiddenRetry { commit: true, .. }
+            | Fault::LostAnswer { .. }
+            | Fault::Retriable => Some(*fault),
             _ => None,
         });
         match fault {

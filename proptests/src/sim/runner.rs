@@ -37,9 +37,12 @@ pub struct Outcome {
 /// Runs a schedule.
 pub fn run(schedule: &Schedule, traced: bool) -> Outcome {
     let nodes = usize::from(schedule.shape.nodes);
-    let kinds = (0..nodes).map(|_| match schedule.shape.real_stores {
-        true => Kind::new_rocks(),
-        false => new_memory(),
+    let kinds = (0..nodes).map(|_| {
+        if schedule.shape.real_stores {
+            Kind::new_rocks()
+        } else {
+            new_memory()
+        }
     });
     let sim = Rc::new(Shared {
         world: RefCell::new(World::new(schedule.shape, traced)),
@@ -294,7 +297,7 @@ impl Run {
     /// How many events are parked, once everything else was processed and nothing is under way.
     fn waiting(&self) -> Option<u64> {
         let world = self.sim.world.borrow();
-        let whole = world.groups.iter().all(|group| group.is_whole());
+        let whole = world.groups.iter().all(super::group::Group::is_whole);
         if !whole || !world.txns_are_settled() {
             return None;
         }

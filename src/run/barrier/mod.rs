@@ -305,7 +305,8 @@ impl<E: Edge> Barrier<E> {
 
     fn await_watermark(&self, request: u64, assigned_ms: i64) -> Result<(), BarrierError> {
         let began = self.edge.instant();
-        while self.watermark.get().is_none_or(|w| w < assigned_ms) {
+        let vouched = || self.watermark.get(&self.edge);
+        while vouched().is_none_or(|w| w < assigned_ms) {
             self.go_on(request)?;
             if self.edge.since(began) > FIRST_BOOT_WAIT {
                 tracing::warn!(
