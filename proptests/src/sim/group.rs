@@ -212,6 +212,10 @@ enum Membership {
 }
 
 /// A member's client.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the coordinator or the client knows"
+)]
 pub(super) struct Client {
     /// Its process.
     pub(super) process: usize,

@@ -3,6 +3,8 @@
 
 use super::schedule::Loss;
 use super::store::{Kind, Memory};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,8 +46,7 @@ impl Rocks {
 
     /// What is left of the files when the process dies now and so much of the log was not on the disk yet.
     fn remains(&self, lost_bytes: u64) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        copy(self.dir.path(), dir.path());
+        let dir = copy_still(self.dir.path());
         if let Some((path, length)) = last_log(&dir.path().join("db")) {
             let file = fs::OpenOptions::new().write(true).open(path);
             let file = file.expect("the copy can be written");
@@ -56,18 +57,44 @@ impl Rocks {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a store that works on in the background: again, when a flush or a compaction changed its files meanwhile.
+fn copy_still(from: &Path) -> TempDir {
+    loop {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let before = tables(from);
+        if copy(from, dir.path()) && tables(from) == before {
+            return dir;
+        }
+    }
+}
+
+/// The names and lengths of a store's files, logs apart, which only grow.
+fn tables(dir: &Path) -> BTreeMap<OsString, u64> {
+    let entries = fs::read_dir(dir.join("db")).expect("the directory is there");
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            let is_log = name.to_string_lossy().to_ascii_lowercase().contains("log");
+            (!is_log).then_some((name, entry.metadata().ok()?.len()))
+        })
+        .collect()
+}
+
+/// Says whether every file was there until it was copied.
+fn copy(from: &Path, to: &Path) -> bool {
+    let mut whole = true;
     for entry in fs::read_dir(from).expect("the directory is there") {
         let entry = entry.expect("its entries can be read");
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             fs::create_dir(&target).expect("a directory can be made");
-            copy(&entry.path(), &target);
+            whole &= copy(&entry.path(), &target);
         } else if entry.file_name() != "LOCK" {
-            // A file that was deleted meanwhile is not missed.
-            let _ = fs::copy(entry.path(), target);
+            whole &= fs::copy(entry.path(), target).is_ok();
         }
     }
+    whole
 }
 
 /// The newest write-ahead log and its length.
