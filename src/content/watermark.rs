@@ -34,7 +34,7 @@ pub struct WatermarkSettings {
 /// IMPORTANT: a wall clock may step, back and forth, between W's round and the moment at which W is read. What is parked after
 /// a step back bears times of long ago, which W has passed without knowing what was there since. So every look at the clock
 /// that a time of parking rests on goes through here, and W is read as what the slowest clock of the last deadline would have
-/// shown when W's round began.
+/// shown when W's round began, or the slowest since that.
 #[derive(Clone)]
 pub struct ContentWatermark {
     inner: Arc<Mutex<Inner>>,
@@ -44,8 +44,17 @@ pub struct ContentWatermark {
 struct Inner {
     /// Keeps a jump of the wall clock from passing deadlines.
     pace: Pace,
-    /// W, and when its round began.
-    vouched: Option<(i64, Instant)>,
+    vouched: Option<Vouched>,
+    /// The smallest difference between the wall clock and the other since the round under way began.
+    slowest: i64,
+}
+
+/// A round that was completed.
+struct Vouched {
+    w: i64,
+    began: Instant,
+    /// The smallest difference between the wall clock and the other since it began.
+    slowest: i64,
 }
 
 impl ContentWatermark {
@@ -54,6 +63,7 @@ impl ContentWatermark {
         let inner = Inner {
             pace: Pace::new(deadline.as_millis() as i64),
             vouched: None,
+            slowest: i64::MAX,
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -70,8 +80,10 @@ impl ContentWatermark {
     pub fn get(&self, edge: &impl Edge) -> Option<i64> {
         let mut inner = self.inner.lock();
         let (_, difference) = self.look(edge, &mut inner);
-        let (w, began) = inner.vouched?;
-        Some(w.min(self.since_start(began).saturating_add(difference)))
+        let vouched = inner.vouched.as_ref()?;
+        let slowest = difference.min(vouched.slowest);
+        let by_clock = self.since_start(vouched.began).saturating_add(slowest);
+        Some(vouched.w.min(by_clock))
     }
 
     /// Looks at the wall clock: what it shows, and the smallest difference to the other clock within the last deadline.
@@ -79,8 +91,12 @@ impl ContentWatermark {
         // The wall clock first: a pause in between makes W early, which is safe.
         let now_ms = edge.now_ms();
         let passed = self.since_start(edge.instant());
-        let slowest = inner.pace.look(now_ms, passed);
-        (now_ms, slowest.saturating_sub(passed))
+        let slowest = inner.pace.look(now_ms, passed).saturating_sub(passed);
+        inner.slowest = inner.slowest.min(slowest);
+        if let Some(vouched) = &mut inner.vouched {
+            vouched.slowest = vouched.slowest.min(slowest);
+        }
+        (now_ms, slowest)
     }
 
     fn since_start(&self, then: Instant) -> i64 {
@@ -181,6 +197,7 @@ impl<E: Edge> Vouching<E> {
             self.began = self.edge.instant();
             let mut inner = self.watermark.inner.lock();
             let (_, difference) = self.watermark.look(&self.edge, &mut inner);
+            inner.slowest = difference;
             drop(inner);
             let began = self.watermark.since_start(self.began);
             self.next = began.saturating_add(difference);
@@ -200,7 +217,13 @@ impl<E: Edge> Vouching<E> {
             && self.replica.reached(ends)
         {
             self.stage = Stage::Idle(self.began + INTERVAL);
-            self.watermark.inner.lock().vouched = Some((self.next, self.began));
+            let mut inner = self.watermark.inner.lock();
+            inner.vouched = Some(Vouched {
+                w: self.next,
+                began: self.began,
+                slowest: inner.slowest,
+            });
+            drop(inner);
             return Ok(Some(self.next));
         }
         Ok(None)
