@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use thmanyah_proptests::sim::{
-    Explored, Fault, Point, Schedule, Shape, Step, explain, explore, run,
+    Explored, Fault, Held, Point, Schedule, Shape, Step, explain, explore, run,
 };
 
 /// A scenario, under many kinds of chance.
@@ -72,6 +72,57 @@ fn assert_holds(explored: &Explored, real_stores: bool) {
         let count = explored.failures.len();
         panic!("{told}\n{count} schedules fail: {:?}", explored.failures);
     }
+}
+
+/// A watermark of before a step back of the clock once passed the deadlines of events parked after it: while it stood still the
+/// clock caught up with it, or stepped forth again. Their content was there, and not applied.
+#[test]
+fn a_clock_that_steps_back_and_forth_gives_up_on_nothing_that_is_there() {
+    let shape = Shape {
+        partitions: 1,
+        content_partitions: 1,
+        nodes: 1,
+        workers: 1,
+        transaction_steps: 5,
+        seen_containers: 4,
+        wakeups: 64,
+        real_stores: false,
+    };
+    assert_scenario_holds(shape, |seed| {
+        let hold = |part| Step::Hold {
+            node: 0,
+            part,
+            ms: 30_000,
+        };
+        let jump = |ms| Step::Jump { node: 0, ms };
+        let run = |seed| Step::Run { seed, turns: 80 };
+        let mut steps = vec![run(seed), hold(Held::Materializer)];
+        if seed % 2 == 0 {
+            steps.push(hold(Held::Watermark));
+        }
+        steps.extend([
+            jump(-25_000),
+            Step::Content {
+                content: 0,
+                length: 60,
+                toast: false,
+            },
+            Step::Event {
+                partition: 0,
+                id: 1,
+                content: Some(0),
+            },
+            run(seed + 1000),
+            jump(if seed % 3 == 0 { 20_000 } else { 0 }),
+            Step::Wait { ms: 8_000 },
+            run(seed + 2000),
+            Step::Wait { ms: 8_000 },
+            run(seed + 3000),
+            Step::Wait { ms: 8_000 },
+            run(seed + 4000),
+        ]);
+        steps
+    });
 }
 
 #[test]

@@ -27,26 +27,80 @@ pub struct WatermarkSettings {
     pub changelog_topic: String,
     /// Its number of partitions.
     pub changelog_partitions: i32,
-    /// How long events wait for their content.
-    pub deadline: Duration,
 }
 
 /// The watermark as workers read it. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct ContentWatermark(Arc<Mutex<Option<(i64, Instant)>>>);
+///
+/// IMPORTANT: a wall clock may step, back and forth, between W's round and the moment at which W is read. What is parked after
+/// a step back bears times of long ago, which W has passed without knowing what was there since. So every look at the clock
+/// that a time of parking rests on goes through here, and W is read as what the slowest clock of the last deadline would have
+/// shown when W's round began, or the slowest since that.
+#[derive(Clone)]
+pub struct ContentWatermark {
+    inner: Arc<Mutex<Inner>>,
+    start: Instant,
+}
+
+struct Inner {
+    /// Keeps a jump of the wall clock from passing deadlines.
+    pace: Pace,
+    vouched: Option<Vouched>,
+    /// The smallest difference between the wall clock and the other since the round under way began.
+    slowest: i64,
+}
+
+/// A round that was completed.
+struct Vouched {
+    w: i64,
+    began: Instant,
+    /// The smallest difference between the wall clock and the other since it began.
+    slowest: i64,
+}
 
 impl ContentWatermark {
-    /// W in milliseconds since the epoch, by the wall clock as it goes now; `None` until the first round.
-    ///
-    /// IMPORTANT: by the clock as it goes now. What is parked after the clock stepped back bears times of long ago, which a W
-    /// of before the step has passed without knowing what was there since. So W is no later than what the clock shows, less
-    /// the time that has passed since W's round began.
+    /// For events that wait for `deadline`; `now` is the clock that never jumps.
+    pub fn new(deadline: Duration, now: Instant) -> Self {
+        let inner = Inner {
+            pace: Pace::new(deadline.as_millis() as i64),
+            vouched: None,
+            slowest: i64::MAX,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            start: now,
+        }
+    }
+
+    /// The wall clock, in milliseconds since the epoch, for times of parking.
+    pub fn now_ms(&self, edge: &impl Edge) -> i64 {
+        self.look(edge, &mut self.inner.lock()).0
+    }
+
+    /// W in milliseconds since the epoch; `None` until the first round.
     pub fn get(&self, edge: &impl Edge) -> Option<i64> {
-        let (w, began) = (*self.0.lock())?;
+        let mut inner = self.inner.lock();
+        let (_, difference) = self.look(edge, &mut inner);
+        let vouched = inner.vouched.as_ref()?;
+        let slowest = difference.min(vouched.slowest);
+        let by_clock = self.since_start(vouched.began).saturating_add(slowest);
+        Some(vouched.w.min(by_clock))
+    }
+
+    /// Looks at the wall clock: what it shows, and the smallest difference to the other clock within the last deadline.
+    fn look(&self, edge: &impl Edge, inner: &mut Inner) -> (i64, i64) {
         // The wall clock first: a pause in between makes W early, which is safe.
         let now_ms = edge.now_ms();
-        let passed = edge.since(began).as_millis() as i64;
-        Some(w.min(now_ms.saturating_sub(passed)))
+        let passed = self.since_start(edge.instant());
+        let slowest = inner.pace.look(now_ms, passed).saturating_sub(passed);
+        inner.slowest = inner.slowest.min(slowest);
+        if let Some(vouched) = &mut inner.vouched {
+            vouched.slowest = vouched.slowest.min(slowest);
+        }
+        (now_ms, slowest)
+    }
+
+    fn since_start(&self, then: Instant) -> i64 {
+        then.saturating_duration_since(self.start).as_millis() as i64
     }
 
     /// Advances W until `stop` is set.
@@ -90,9 +144,6 @@ pub struct Vouching<E: Edge> {
     replica: ReplicaPositions,
     watermark: ContentWatermark,
     stage: Stage,
-    /// Keeps a jump of the wall clock from passing deadlines.
-    pace: Pace,
-    start: Instant,
     /// When the round began.
     began: Instant,
     /// What W will be when the round is completed.
@@ -111,8 +162,6 @@ impl<E: Edge> Vouching<E> {
         let ends = edge.offsets(&settings.group, Isolation::Uncommitted)?;
         let now = edge.instant();
         Ok(Self {
-            pace: Pace::new(settings.deadline.as_millis() as i64),
-            start: now,
             began: now,
             next: 0,
             edge,
@@ -145,11 +194,13 @@ impl<E: Edge> Vouching<E> {
             if self.edge.instant() < from {
                 return Ok(None);
             }
-            // IMPORTANT: the wall clock first. A pause in between then makes W early, which is safe.
-            let now_ms = self.edge.now_ms();
             self.began = self.edge.instant();
-            let passed = self.began.saturating_duration_since(self.start);
-            self.next = self.pace.look(now_ms, passed.as_millis() as i64);
+            let mut inner = self.watermark.inner.lock();
+            let (_, difference) = self.watermark.look(&self.edge, &mut inner);
+            inner.slowest = difference;
+            drop(inner);
+            let began = self.watermark.since_start(self.began);
+            self.next = began.saturating_add(difference);
             let raw = 0..self.settings.raw_partitions;
             let bounds = self.committed.bounds(&self.settings.raw_topic, raw)?;
             self.stage = Stage::Materializing(bounds);
@@ -166,7 +217,13 @@ impl<E: Edge> Vouching<E> {
             && self.replica.reached(ends)
         {
             self.stage = Stage::Idle(self.began + INTERVAL);
-            *self.watermark.0.lock() = Some((self.next, self.began));
+            let mut inner = self.watermark.inner.lock();
+            inner.vouched = Some(Vouched {
+                w: self.next,
+                began: self.began,
+                slowest: inner.slowest,
+            });
+            drop(inner);
             return Ok(Some(self.next));
         }
         Ok(None)

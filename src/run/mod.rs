@@ -127,6 +127,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         .unwrap_or_default();
     drop(reader);
     let health = Health::with_limit(config.kafka.stuck_after);
+    let watermark = ContentWatermark::new(config.enricher.deadline, edge.instant());
     let process = Process {
         edge,
         config: Arc::new(config),
@@ -136,7 +137,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         cluster,
         store,
         table,
-        watermark: ContentWatermark::default(),
+        watermark,
         metrics: Metrics::new(),
         health: Arc::new(health),
         unsettle: Unsettle::default(),
@@ -319,7 +320,6 @@ impl Process {
             raw_partitions: self.topics.content_raw_partitions,
             changelog_topic: config.topics.content_changelog.to_string(),
             changelog_partitions: self.topics.content_changelog_partitions,
-            deadline: config.enricher.deadline,
         };
         let (watermark, positions) = (self.watermark.clone(), positions.clone());
         let (edge, metrics) = (self.edge.clone(), self.metrics.clone());

@@ -141,7 +141,7 @@ impl<E: Edge> Worker<E> {
     fn read(&mut self) -> Result<(), WorkerError> {
         self.doing(Doing::Reading);
         let settings = Arc::clone(&self.parts.settings);
-        let now_ms = self.parts.edge.now_ms();
+        let now_ms = self.parts.watermark.now_ms(&self.parts.edge);
         let began = self.parts.edge.instant();
         let mut wait = self.patience();
         while !self.staged.is_full(&self.rules) {

@@ -16,7 +16,7 @@ use thmanyah::content::{
 };
 use thmanyah::enricher::Rules;
 use thmanyah::health::Health;
-use thmanyah::kafka::{MemberSettings, ProducerSettings, TopicLimits};
+use thmanyah::kafka::{Edge as _, MemberSettings, ProducerSettings, TopicLimits};
 use thmanyah::run::{
     BarrierSettings, Leases, Ownership, Restorer, StoreView, Surroundings, WorkerParts,
     WorkerSettings,
@@ -33,7 +33,8 @@ pub(super) fn parts(edge: &SimEdge, node: usize, shape: Shape, disk: &Disk) -> V
     let health = Arc::new(Health::new());
     let stop = Arc::clone(&edge.world().processes[edge.process].stop);
     let table = ContentTable::new(disk.clone(), 64 * 16);
-    let watermark = ContentWatermark::default();
+    let watermark =
+        ContentWatermark::new(Duration::from_millis(DEADLINE_MS as u64), edge.instant());
     let settings = ReplicaSettings {
         topic: TOPICS[CHANGELOG].to_owned(),
         topic_id: topic_id(CHANGELOG),
@@ -91,7 +92,6 @@ pub(super) fn parts(edge: &SimEdge, node: usize, shape: Shape, disk: &Disk) -> V
         raw_partitions: shape.content_partitions,
         changelog_topic: TOPICS[CHANGELOG].to_owned(),
         changelog_partitions: shape.content_partitions,
-        deadline: Duration::from_millis(DEADLINE_MS as u64),
     };
     let Ok(vouching) = Vouching::new(edge.clone(), settings, positions.clone(), watermark) else {
         unreachable!("simulated clients can always be made");

@@ -20,7 +20,7 @@ const PATIENCE: usize = 12_000;
 /// Turns between two looks whether it has.
 const LOOK: usize = 25;
 /// So many looks in a row that find nothing but parked events, and those are looked at.
-const WAKES: usize = 8;
+const WAKES: usize = 24;
 /// How often a process may end by itself in one schedule.
 const EXITS: u32 = 60;
 
