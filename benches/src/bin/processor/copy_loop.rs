@@ -164,15 +164,21 @@ impl Copier {
                 .partition(record.partition())
                 .payload(bytes.get(..ENRICHED_BYTES).unwrap_or(bytes));
             next.key = record.key();
+            self.positions
+                .insert(record.partition(), record.offset() + 1);
             while let Err((error, refused)) = self.producer.send(next) {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(error).context("send");
+                match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) => {}
+                    // The transaction has failed meanwhile, and with it all that it holds.
+                    Some(RDKafkaErrorCode::State) => {
+                        drop(record);
+                        return self.start_over();
+                    }
+                    _ => return Err(error).context("send"),
                 }
                 self.producer.poll(Duration::from_millis(1));
                 next = refused;
             }
-            self.positions
-                .insert(record.partition(), record.offset() + 1);
             self.records += 1;
             if self.records.is_multiple_of(POLL_EVERY) {
                 self.producer.poll(Duration::ZERO);
