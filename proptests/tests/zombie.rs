@@ -59,6 +59,7 @@ fn a_zombie_with_a_successor_writes_nothing_and_tells_who_has_its_name() -> Resu
         // after its session.
         taken_over = Some(deployment.start_with(successor)?);
         flow.await_motion(stopped_ms)?;
+        // Stopped for as long as the promise says, however soon the successor works.
         std::thread::sleep(stopped_for() + Duration::from_secs(3));
         zombie.resume();
         let status = zombie.wait(LIMIT)?;

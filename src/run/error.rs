@@ -25,13 +25,13 @@ pub enum RunError {
     Worker(#[from] WorkerError),
     /// The materializer.
     #[error("materializer: {0}")]
-    Materializer(#[from] MaterializerError),
+    Materializer(MaterializerError),
     /// The content replica.
     #[error("content replica: {0}")]
-    Replica(#[from] ReplicaError),
+    Replica(ReplicaError),
     /// The follower of the enriched topic.
     #[error("recent events: {0}")]
-    Recent(#[from] RecentError),
+    Recent(RecentError),
     /// The HTTP listener.
     #[error("cannot listen on {listen}: {reason}; choose another --listen")]
     Listen {
@@ -49,6 +49,25 @@ pub enum RunError {
     /// A thread panicked; its message was logged.
     #[error("the thread `{0}` panicked")]
     Panicked(String),
+}
+
+// The message of a part's error is inside its own, so it is no source: the end of the process would tell it twice.
+impl From<MaterializerError> for RunError {
+    fn from(error: MaterializerError) -> Self {
+        Self::Materializer(error)
+    }
+}
+
+impl From<ReplicaError> for RunError {
+    fn from(error: ReplicaError) -> Self {
+        Self::Replica(error)
+    }
+}
+
+impl From<RecentError> for RunError {
+    fn from(error: RecentError) -> Self {
+        Self::Recent(error)
+    }
 }
 
 impl RunError {
@@ -142,5 +161,18 @@ impl From<TaskError<ViewError>> for WorkerError {
             TaskError::View(ViewError::Content(error)) => Self::Content(error),
             broken => Self::Broken(broken.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_part_is_told_once() {
+        let fenced = TransactorError::Member(MemberError::Fenced("thmanyah-materializer-0".into()));
+        let error = RunError::from(MaterializerError::Transactor(fenced));
+        let told = format!("{:#}", anyhow::Error::from(error));
+        assert_eq!(told.matches("fenced").count(), 1, "{told}");
     }
 }
