@@ -58,7 +58,7 @@ fn consumer_config(client: &ClientConfig, fetched: u64) -> ClientConfig {
 }
 
 /// Fetch settings that every consumer of this process shares, unless the user set his own.
-fn fetch_defaults(config: &mut ClientConfig) {
+pub(crate) fn fetch_defaults(config: &mut ClientConfig) {
     for (key, value) in [
         ("fetch.wait.max.ms", "50"),
         ("queued.min.messages", "20000"),
@@ -73,7 +73,7 @@ fn fetch_defaults(config: &mut ClientConfig) {
 }
 
 /// Hands a line of librdkafka's log to ours.
-fn log_line(level: RDKafkaLogLevel, facility: &str, text: &str) {
+pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, text: &str) {
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert

@@ -1,0 +1,12 @@
+//! Sinks: independent readers of the enriched topic, so that a slow destination never holds up another.
+//!
+//! Reading order: `destination` says what a destination must be able to do; `breaker` when it is left alone; `letters` where
+//! goes what it refuses.
+
+mod breaker;
+mod destination;
+mod letters;
+
+pub use breaker::{Breaker, pause_before};
+pub use destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
+pub use letters::{LetterSettings, Letters};
