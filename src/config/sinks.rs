@@ -126,8 +126,16 @@ impl SinksConfig {
         };
         let (redis, http) = (&sinks.redis, &sinks.http);
         for (key, secret, file) in [
-            ("sinks.redis.password", &redis.password, &redis.password_file),
-            ("sinks.http.bearer_token", &http.bearer_token, &http.bearer_token_file),
+            (
+                "sinks.redis.password",
+                &redis.password,
+                &redis.password_file,
+            ),
+            (
+                "sinks.http.bearer_token",
+                &http.bearer_token,
+                &http.bearer_token_file,
+            ),
             ("sinks.http.password", &http.password, &http.password_file),
             ("sinks.http.hmac_key", &http.hmac_key, &http.hmac_key_file),
         ] {
@@ -159,7 +167,10 @@ pub fn secret(
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(format!("{} is empty: it must hold the secret", file.display())),
+        "" => Err(format!(
+            "{} is empty: it must hold the secret",
+            file.display()
+        )),
         text => Ok(Some(text.into())),
     }
 }
