@@ -21,9 +21,15 @@ fn composed() -> Value {
         .output()
         .unwrap();
     let complaints = String::from_utf8_lossy(&config.stderr);
-    assert!(config.status.success() && complaints.is_empty(), "{complaints}");
+    assert!(
+        config.status.success() && complaints.is_empty(),
+        "{complaints}"
+    );
     let mut child = Command::new("python3")
-        .args(["-c", "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)"])
+        .args([
+            "-c",
+            "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -35,15 +41,25 @@ fn composed() -> Value {
 
 fn texts(value: &Value) -> Vec<String> {
     let items = value.as_array().unwrap();
-    items.iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item.as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn environment(service: &Value) -> BTreeMap<String, String> {
     let Some(pairs) = service["environment"].as_object() else {
         return BTreeMap::new();
     };
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    pairs.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    pairs
+        .iter()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect()
 }
 
 fn program(name: &str) -> PathBuf {
@@ -52,14 +68,20 @@ fn program(name: &str) -> PathBuf {
 
 /// What a program says of a command.
 fn help(name: &str, command: &[&str]) -> String {
-    let output = Command::new(program(name)).args(command).arg("--help").output().unwrap();
+    let output = Command::new(program(name))
+        .args(command)
+        .arg("--help")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{name} {command:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn assert_flags(words: &[String], help: &str) {
     for flag in words.iter().filter(|word| word.starts_with("--")) {
-        let known = help.split_whitespace().any(|word| word.trim_end_matches(',') == flag);
+        let known = help
+            .split_whitespace()
+            .any(|word| word.trim_end_matches(',') == flag);
         assert!(known, "{flag} is not in\n{help}");
     }
 }
@@ -71,11 +93,17 @@ fn every_service_is_pinned_and_starts_after_what_it_needs() {
     for (name, service) in services {
         if let Some(image) = service["image"].as_str() {
             let tag = image.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-            assert!(tag.starts_with(|c: char| c.is_ascii_digit()), "{name}: {image} is not pinned");
+            assert!(
+                tag.starts_with(|c: char| c.is_ascii_digit()),
+                "{name}: {image} is not pinned"
+            );
         } else {
             let target = service["build"]["target"].as_str().unwrap();
             let dockerfile = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
-            assert!(dockerfile.contains(&format!(" AS {target}\n")), "{name}: no target {target}");
+            assert!(
+                dockerfile.contains(&format!(" AS {target}\n")),
+                "{name}: no target {target}"
+            );
         }
         let Some(needed) = service["depends_on"].as_object() else {
             continue;
@@ -83,11 +111,24 @@ fn every_service_is_pinned_and_starts_after_what_it_needs() {
         for (other, how) in needed {
             let condition = how["condition"].as_str().unwrap();
             let checked = services[other]["healthcheck"].is_object();
-            assert_eq!(condition == "service_healthy", checked, "{name} waits for {other}: {condition}");
+            assert_eq!(
+                condition == "service_healthy",
+                checked,
+                "{name} waits for {other}: {condition}"
+            );
         }
     }
-    let expected = ["postgres", "kafka", "debezium", "connector", "thmanyah", "redis", "bigquery-emulator",
-        "external-system-mock", "data-generator"];
+    let expected = [
+        "postgres",
+        "kafka",
+        "debezium",
+        "connector",
+        "thmanyah",
+        "redis",
+        "bigquery-emulator",
+        "external-system-mock",
+        "data-generator",
+    ];
     for name in expected {
         assert!(services.contains_key(name), "{name}");
     }
@@ -102,7 +143,10 @@ fn images_are_made_of_pinned_ones_and_of_files_that_are_here() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["FROM", image, "AS", stage] => {
-                assert!(stages.contains(image) || image.contains(':'), "{image} is not pinned");
+                assert!(
+                    stages.contains(image) || image.contains(':'),
+                    "{image} is not pinned"
+                );
                 stages.push(stage);
             }
             ["COPY", from, ..] if from.starts_with("--from=") => {
@@ -137,10 +181,23 @@ fn the_processor_starts_as_it_is_told_there() -> Result<(), thmanyah_dev::Error>
     };
     let port = value("--listen").rsplit_once(':').unwrap().1.to_owned();
     let check = texts(&service["healthcheck"]["test"]).concat();
-    assert!(check.contains(&format!("/dev/tcp/127.0.0.1/{port}")), "{check}");
+    assert!(
+        check.contains(&format!("/dev/tcp/127.0.0.1/{port}")),
+        "{check}"
+    );
     let published = texts(&service["ports"]).concat();
-    assert!(published.ends_with(&format!(":{port}")) || published.contains(&format!(":{port}/")), "{published}");
-    let path = check.split("GET ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    assert!(
+        published.ends_with(&format!(":{port}")) || published.contains(&format!(":{port}/")),
+        "{published}"
+    );
+    let path = check
+        .split("GET ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned();
 
     let variables = environment(service);
     let settings = Command::new(program("thmanyah"))
@@ -150,13 +207,23 @@ fn the_processor_starts_as_it_is_told_there() -> Result<(), thmanyah_dev::Error>
         .output()
         .unwrap();
     let shown = String::from_utf8(settings.stdout).unwrap();
-    assert!(settings.status.success(), "{}", String::from_utf8_lossy(&settings.stderr));
+    assert!(
+        settings.status.success(),
+        "{}",
+        String::from_utf8_lossy(&settings.stderr)
+    );
     for name in variables.keys() {
-        assert!(shown.contains(&format!("# variable {name}\n")), "{name} is no setting\n{shown}");
+        assert!(
+            shown.contains(&format!("# variable {name}\n")),
+            "{name} is no setting\n{shown}"
+        );
     }
 
     let broker = Broker::start(BrokerOptions::default())?;
-    broker.create_topics(&[Topic::new("engagement-events.raw", 4), Topic::new("content.raw", 4)])?;
+    broker.create_topics(&[
+        Topic::new("engagement-events.raw", 4),
+        Topic::new("content.raw", 4),
+    ])?;
     let dir = ScratchDir::new("compose")?;
     let mut options = ProcessorOptions::new(broker.bootstrap(), &value("--instance"), dir.path());
     let unreachable = thmanyah_dev::free_port()?.to_string();
@@ -165,7 +232,9 @@ fn the_processor_starts_as_it_is_told_there() -> Result<(), thmanyah_dev::Error>
             .as_object()
             .unwrap()
             .keys()
-            .fold(text, |text, other| text.replace(&format!("//{other}:"), "//127.0.0.1:"));
+            .fold(text, |text, other| {
+                text.replace(&format!("//{other}:"), "//127.0.0.1:")
+            });
         let elsewhere = match here.rsplit_once("127.0.0.1:") {
             Some((scheme, rest)) => {
                 let digits = rest.chars().take_while(char::is_ascii_digit).count();
@@ -182,7 +251,8 @@ fn the_processor_starts_as_it_is_told_there() -> Result<(), thmanyah_dev::Error>
 }
 
 #[test]
-fn the_tools_have_the_flags_and_the_health_path_that_are_used_there() -> Result<(), thmanyah_dev::Error> {
+fn the_tools_have_the_flags_and_the_health_path_that_are_used_there()
+-> Result<(), thmanyah_dev::Error> {
     let composed = composed();
     let mut asked = 0;
     for name in ["data-generator", "external-system-mock"] {
@@ -192,15 +262,27 @@ fn the_tools_have_the_flags_and_the_health_path_that_are_used_there() -> Result<
         let help = help(name, &[]);
         assert_flags(&command, &help);
         for variable in environment(service).keys() {
-            assert!(help.contains(&format!("[env: {variable}")), "{variable} is not in\n{help}");
+            assert!(
+                help.contains(&format!("[env: {variable}")),
+                "{variable} is not in\n{help}"
+            );
         }
         let Some(check) = service["healthcheck"]["test"].as_array() else {
             continue;
         };
         let check: String = check.iter().filter_map(Value::as_str).collect();
-        let path = check.split("GET ").nth(1).unwrap().split(' ').next().unwrap();
+        let path = check
+            .split("GET ")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap();
         let listen = format!("127.0.0.1:{}", thmanyah_dev::free_port()?);
-        let mut child = Command::new(program(name)).args(["--listen", &listen]).spawn().unwrap();
+        let mut child = Command::new(program(name))
+            .args(["--listen", &listen])
+            .spawn()
+            .unwrap();
         let answered = (0..200).find_map(|_| {
             let answer = thmanyah_dev::get(&format!("http://{listen}{path}")).ok();
             if answer.is_none() {
@@ -210,7 +292,11 @@ fn the_tools_have_the_flags_and_the_health_path_that_are_used_there() -> Result<
         });
         let _ = child.kill();
         let _ = child.wait();
-        assert_eq!(answered.map(|answer| answer.status), Some(200), "{name} {path}");
+        assert_eq!(
+            answered.map(|answer| answer.status),
+            Some(200),
+            "{name} {path}"
+        );
         asked += 1;
     }
     assert_eq!(asked, 1);
@@ -223,13 +309,26 @@ fn files_that_are_mounted_are_here_and_so_are_their_placeholders() {
     let connect = std::fs::read_to_string(root().join("dev/connect.properties")).unwrap();
     let connector = std::fs::read_to_string(root().join("dev/connector.json")).unwrap();
     for (service, file, names) in [
-        ("debezium", connect, &["${BOOTSTRAP}", "${PLUGINS}", "127.0.0.1:${PORT}"][..]),
-        ("connector", connector, &["127.0.0.1", "${DATABASE_PORT}"][..]),
+        (
+            "debezium",
+            connect,
+            &["${BOOTSTRAP}", "${PLUGINS}", "127.0.0.1:${PORT}"][..],
+        ),
+        (
+            "connector",
+            connector,
+            &["127.0.0.1", "${DATABASE_PORT}"][..],
+        ),
     ] {
-        let script = texts(&composed["services"][service]["command"]).concat().replace("$$", "$");
+        let script = texts(&composed["services"][service]["command"])
+            .concat()
+            .replace("$$", "$");
         for name in names {
             assert!(file.contains(name), "{service}: {name} is not in its file");
-            assert!(script.contains(name), "{service}: {name} is not replaced\n{script}");
+            assert!(
+                script.contains(name),
+                "{service}: {name} is not replaced\n{script}"
+            );
         }
     }
     for service in composed["services"].as_object().unwrap().values() {

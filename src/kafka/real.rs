@@ -61,10 +61,10 @@ impl Kafka {
 /// Lets a join that is under way end, but waits for that only so long: closing can hang for ever while an assignment is
 /// under way, when its revoke is answered to a group that has terminated already. The thread that hangs then ends with the
 /// process.
-pub(crate) fn close_within_limit<C: Send + 'static>(consumer: C) {
+pub(crate) fn close_within_limit(close: impl FnOnce() + Send + 'static) {
     let (closing, closed) = crossbeam_channel::bounded::<()>(0);
     let close = move || {
-        drop(consumer);
+        close();
         drop(closing);
     };
     let name = "close".to_owned();
@@ -101,7 +101,7 @@ impl Edge for Kafka {
     }
 
     fn close(&self, consumer: RealConsumer) {
-        close_within_limit(consumer);
+        close_within_limit(move || drop(consumer));
     }
 
     fn offsets(&self, group: &str, isolation: Isolation) -> Result<OffsetReader, OffsetsError> {

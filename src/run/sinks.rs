@@ -10,7 +10,10 @@ use std::sync::Arc;
 impl Process {
     /// Starts each sink that is set up. None can hold up another, nor anything else.
     pub(super) fn start_sinks(&mut self, switches: &Switches) -> Result<(), RunError> {
-        let _ = switches;
+        let config = Arc::clone(&self.config);
+        let (roles, sinks) = (&config.roles, &config.sinks);
+        // Each: if roles.sink_x && sinks.x.url.is_some() { self.start_sink(XSink::new(&sinks.x).map_err(SinkEnd::from)?, limits, switches)?; }
+        let _ = (roles, sinks, switches);
         Ok(())
     }
 

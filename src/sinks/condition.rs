@@ -102,13 +102,12 @@ impl Condition {
         if told.unwell.remove(&self.partition).is_none() {
             return;
         }
-        match told.unwell.values().next() {
-            Some(other) => shared.health.set_unwell(&shared.name, other),
-            None => {
-                shared.health.set_well(&shared.name);
-                told.seldom = Seldom::default();
-                tracing::info!(sink = shared.name, "delivering again");
-            }
+        if let Some(other) = told.unwell.values().next() {
+            shared.health.set_unwell(&shared.name, other);
+        } else {
+            shared.health.set_well(&shared.name);
+            told.seldom = Seldom::default();
+            tracing::info!(sink = shared.name, "delivering again");
         }
     }
 

@@ -73,7 +73,7 @@ impl<D: Destination> Delivery<D> {
             let interrupted = self.open_and_deliver(&mut failures).await;
             self.progress.stop();
             let failed = match interrupted {
-                Interrupted::Drained => return self.frame.condition.forget(),
+                Interrupted::Drained => return,
                 Interrupted::Reopen => continue,
                 Interrupted::Failed(error) => error,
             };
@@ -86,7 +86,7 @@ impl<D: Destination> Delivery<D> {
                 .unwell(&failed.to_string(), failed.is_misconfigured());
             tokio::select! {
                 () = sleep(pause_before(failures)) => {}
-                () = self.drain.cancelled() => return self.frame.condition.forget(),
+                () = self.drain.cancelled() => return,
             }
         }
     }
@@ -116,8 +116,9 @@ impl<D: Destination> Delivery<D> {
                 batch = self.next_batch() => batch,
                 () = drain.cancelled() => return Interrupted::Drained,
             };
-            let Some(batch) = batch else {
-                return Interrupted::Reopen;
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(interrupted) => return interrupted,
             };
             let first = batch
                 .records
@@ -142,6 +143,7 @@ impl<D: Destination> Delivery<D> {
             *failures = 0;
             self.progress.deliver(batch.next_offset());
             let metrics = &self.frame.metrics;
+            #[allow(clippy::cast_precision_loss, reason = "a number of records")]
             metrics.batch_records.observe(batch.records.len() as f64);
             metrics
                 .delivery_seconds
@@ -217,39 +219,47 @@ impl<D: Destination> Delivery<D> {
         start
     }
 
-    /// The next record that was read since the last seek; nothing when the partition has to be opened anew.
-    async fn next(&mut self) -> Option<Record> {
-        while let Some(Message::Record(number, record)) = self.inbox.recv().await {
-            if number == self.seek {
-                return Some(record);
+    /// The next record that was read since the last seek.
+    async fn next(&mut self) -> Result<Record, Interrupted> {
+        loop {
+            match self.inbox.recv().await {
+                Some(Message::Record(number, record)) if number == self.seek => return Ok(record),
+                Some(Message::Record(_, record)) => self.progress.put_down(&record),
+                Some(Message::Reopen) => return Err(Interrupted::Reopen),
+                // Another delivery has taken this one's place.
+                None => return Err(Interrupted::Drained),
             }
-            self.progress.put_down(&record);
         }
-        None
     }
 
-    /// The next records: as many as there are within the limits. Dropped at an await it loses nothing that is read again.
-    async fn next_batch(&mut self) -> Option<Batch> {
+    /// The next records: as many as there are within the limits. Dropped at an await it loses nothing that is not read again.
+    async fn next_batch(&mut self) -> Result<Batch, Interrupted> {
         let first = self.next().await?;
         let whole_at = Instant::now() + self.shared.limits.linger;
         let mut bytes = first.value.len();
         let mut records = vec![first];
         while records.len() < self.shared.limits.records && bytes < BATCH_BYTES {
             match timeout_at(whole_at, self.next()).await {
-                Ok(Some(record)) => {
+                Ok(Ok(record)) => {
                     bytes += record.value.len();
                     records.push(record);
                 }
-                Ok(None) => {
+                Ok(Err(interrupted)) => {
                     self.progress.stop();
                     for record in &records {
                         self.progress.put_down(record);
                     }
-                    return None;
+                    return Err(interrupted);
                 }
                 Err(_) => break,
             }
         }
-        Some(Batch { records })
+        Ok(Batch { records })
+    }
+}
+
+impl<D> Drop for Delivery<D> {
+    fn drop(&mut self) {
+        self.frame.condition.forget();
     }
 }

@@ -73,7 +73,11 @@ impl ConsumerContext for Rebalancing {
         event: RDKafkaRespErr,
         changed: &mut TopicPartitionList,
     ) {
-        let numbers: Vec<i32> = changed.elements().iter().map(|e| e.partition()).collect();
+        let numbers: Vec<i32> = changed
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect();
         let answered = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // A number, never a logical offset: a late answer to what that is would move the position after a seek. It does
             // not matter which: the pause takes hold before anything is fetched.
@@ -202,10 +206,15 @@ impl Group {
 
     /// Reads a partition on from an offset.
     pub(super) fn read_from(&self, partition: i32, offset: i64) -> Result<(), KafkaError> {
-        let topic = &self.settings.topic;
-        self.consumer()
-            .seek(topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)?;
-        self.resume(partition)
+        let (consumer, topic) = (self.consumer(), &self.settings.topic);
+        let place = Offset::Offset(offset);
+        if consumer.seek(topic, partition, place, SEEK_TIMEOUT).is_ok() {
+            return self.resume(partition);
+        }
+        // A partition whose position was out of range is stopped for good, and cannot seek: taken in anew it can be read.
+        let anew = self.one(partition, place);
+        consumer.incremental_unassign(&anew)?;
+        consumer.incremental_assign(&anew)
     }
 
     /// Stops reading a partition for now.
@@ -237,21 +246,31 @@ impl Group {
         known.collect()
     }
 
-    /// Commits positions; waits for the answer if it is the last time.
-    pub(super) fn commit(&self, positions: &BTreeMap<i32, i64>, last: bool) {
-        let mode = if last {
-            CommitMode::Sync
-        } else {
-            CommitMode::Async
-        };
-        commit(self.consumer(), &self.settings.topic, positions, mode);
+    /// Commits positions, without waiting for the answer.
+    pub(super) fn commit(&self, positions: &BTreeMap<i32, i64>) {
+        commit(
+            self.consumer(),
+            &self.settings.topic,
+            positions,
+            CommitMode::Async,
+        );
+    }
+
+    /// Commits positions for the last time, and closes; brokers that do not answer are waited for only so long.
+    pub(super) fn finish(mut self, positions: BTreeMap<i32, i64>) {
+        if let Some(consumer) = self.consumer.take() {
+            let topic = self.settings.topic.clone();
+            crate::kafka::close_within_limit(move || {
+                commit(&consumer, &topic, &positions, CommitMode::Sync);
+            });
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(consumer) = self.consumer.take() {
-            crate::kafka::close_within_limit(consumer);
+            crate::kafka::close_within_limit(move || drop(consumer));
         }
     }
 }

@@ -44,6 +44,9 @@ pub enum SinkEnd {
     /// Its consumer.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// What its settings say cannot be.
+    #[error(transparent)]
+    Settings(#[from] SinkError),
     /// The client that asks for offsets.
     #[error(transparent)]
     Offsets(#[from] OffsetsError),

@@ -71,7 +71,7 @@ impl<D: Destination> Reader<D> {
             }
         }
         let delivered = self.partitions.revoke_all();
-        self.group.commit(&delivered, true);
+        self.group.finish(delivered);
         Ok(())
     }
 
@@ -220,6 +220,6 @@ impl<D: Destination> Reader<D> {
                 positions.insert(partition, delivered);
             }
         });
-        self.group.commit(&positions, false);
+        self.group.commit(&positions);
     }
 }

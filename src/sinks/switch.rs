@@ -60,7 +60,7 @@ impl Switches {
         let Some(switch) = sinks.get(name) else {
             return Ok(false);
         };
-        let lines: String = sinks
+        let names = sinks
             .iter()
             .filter(|(other, state)| {
                 if **other == name {
@@ -69,10 +69,10 @@ impl Switches {
                     *state.borrow()
                 }
             })
-            .map(|(other, _)| format!("{other}\n"))
-            .collect();
+            .map(|(other, _)| *other);
+        let lines: Vec<&str> = names.collect();
         let new = self.file.with_extension("new");
-        std::fs::write(&new, lines)?;
+        std::fs::write(&new, lines.join("\n"))?;
         std::fs::File::open(&new)?.sync_all()?;
         std::fs::rename(&new, self.file.as_path())?;
         switch.send_replace(paused);
