@@ -3,7 +3,8 @@
 use super::{Process, RunError, now_ms};
 use crate::config::Config;
 use crate::sinks::{
-    self, BatchLimits, Destination, LetterSettings, SinkSettings, SinkSurroundings, Switches,
+    self, BatchLimits, Destination, ExternalSink, LetterSettings, SinkEnd, SinkSettings,
+    SinkSurroundings, Switches,
 };
 use std::sync::Arc;
 
@@ -12,8 +13,14 @@ impl Process {
     pub(super) fn start_sinks(&mut self, switches: &Switches) -> Result<(), RunError> {
         let config = Arc::clone(&self.config);
         let (roles, sinks) = (&config.roles, &config.sinks);
-        // Each: if roles.sink_x && sinks.x.url.is_some() { self.start_sink(XSink::new(&sinks.x).map_err(SinkEnd::from)?, limits, switches)?; }
-        let _ = (roles, sinks, switches);
+        if roles.sink_http && sinks.http.url.is_some() {
+            let limits = BatchLimits {
+                records: sinks.http.batch_records,
+                linger: sinks.http.linger,
+            };
+            let sink = ExternalSink::new(&sinks.http).map_err(SinkEnd::from)?;
+            self.start_sink(sink, limits, switches)?;
+        }
         Ok(())
     }
 

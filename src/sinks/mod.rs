@@ -3,7 +3,7 @@
 //! Reading order: `destination` says what a destination must be able to do; `delivery` is the loop around it, for one
 //! partition; `reader` is the thread that feeds the deliveries, `group` its consumer, `held` what the two know of each other;
 //! `breaker`, `switch` and `condition` say when a destination is left alone, by whom, and how it fares; `letters` where goes
-//! what it refuses; `lag` how far it is behind.
+//! what it refuses; `lag` how far it is behind. `http` is a destination.
 
 mod breaker;
 mod condition;
@@ -11,6 +11,7 @@ mod delivery;
 mod destination;
 mod group;
 mod held;
+mod http;
 mod lag;
 mod letters;
 mod reader;
@@ -21,6 +22,7 @@ pub use condition::Condition;
 pub use delivery::BatchLimits;
 pub use destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
 pub use group::GroupError;
+pub use http::{ExternalLane, ExternalSink};
 pub use letters::{LetterSettings, Letters};
 pub use switch::{Switch, Switches};
 
