@@ -3,7 +3,8 @@
 use super::{Process, RunError, now_ms};
 use crate::config::Config;
 use crate::sinks::{
-    self, BatchLimits, Destination, LetterSettings, SinkSettings, SinkSurroundings, Switches,
+    self, BatchLimits, Destination, LetterSettings, RedisSink, SinkEnd, SinkSettings,
+    SinkSurroundings, Switches,
 };
 use std::sync::Arc;
 
@@ -13,7 +14,15 @@ impl Process {
         let config = Arc::clone(&self.config);
         let (roles, sinks) = (&config.roles, &config.sinks);
         // Each: if roles.sink_x && sinks.x.url.is_some() { self.start_sink(XSink::new(&sinks.x).map_err(SinkEnd::from)?, limits, switches)?; }
-        let _ = (roles, sinks, switches);
+        let redis = &sinks.redis;
+        if roles.sink_redis && redis.url.is_some() {
+            let limits = BatchLimits {
+                records: redis.batch_records,
+                linger: redis.linger,
+            };
+            let sink = RedisSink::new(redis).map_err(SinkEnd::from)?;
+            self.start_sink(sink, limits, switches)?;
+        }
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! partition; `reader` is the thread that feeds the deliveries, `group` its consumer, `held` what the two know of each other;
 //! `breaker`, `switch` and `condition` say when a destination is left alone, by whom, and how it fares; `letters` where goes
 //! what it refuses; `lag` how far it is behind.
+//!
+//! Then the destinations: `redis`.
 
 mod breaker;
 mod condition;
@@ -14,8 +16,10 @@ mod held;
 mod lag;
 mod letters;
 mod reader;
+mod redis;
 mod switch;
 
+pub use self::redis::{RedisLane, RedisSink};
 pub use breaker::{Breaker, pause_before};
 pub use condition::Condition;
 pub use delivery::BatchLimits;
