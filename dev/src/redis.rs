@@ -266,7 +266,7 @@ fn launch(options: &RedisOptions, port: u16, dir: &Path) -> Result<Service, Erro
                 command.args(["--tls-auth-clients", "no"]);
             }
             for (key, value) in &options.settings {
-                command.arg(format!("--{key}")).arg(value);
+                command.arg(format!("--{key}")).args(value.split(' '));
             }
         },
     )

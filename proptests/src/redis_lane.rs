@@ -23,6 +23,8 @@ use crate::oracle::{EventRow, expected_enriched};
 use crate::redis_view::hostile_events;
 
 const TOPIC: [u8; 16] = [7; 16];
+/// A sink holds one connection at a time, so the second must do.
+const ATTEMPTS: usize = 2;
 /// Hash tag of the keys.
 pub const PREFIX: &str = "thm";
 
@@ -132,8 +134,13 @@ pub fn logs(rng: &mut impl Rng, partitions: i32, events: i64) -> Vec<Log> {
     (0..partitions).map(log).collect()
 }
 
-/// Prepares, and takes the partition over.
+/// Prepares, and takes the partition over; again when the connection turns out to be one to a server that is gone.
 pub async fn open(sink: &RedisSink, log: &Log) -> (RedisLane, i64) {
+    for _ in 0..ATTEMPTS {
+        if sink.prepare().await.is_ok() {
+            break;
+        }
+    }
     sink.prepare().await.unwrap();
     sink.open(log.taken(), frame()).await.unwrap()
 }

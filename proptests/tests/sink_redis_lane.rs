@@ -52,7 +52,7 @@ async fn twenty_thousand_events_count_once_however_their_deliveries_are_cut_off(
         let log = open_logs[chosen];
         let (mut lane, mut position) = open(&here, log).await;
         loop {
-            let batch = log.batch(position, rng.random_range(1..400));
+            let batch = log.batch(position, rng.random_range(1..200));
             if batch.records.is_empty() {
                 lane.caught_up().await.unwrap();
                 open_logs.swap_remove(chosen);
@@ -61,7 +61,7 @@ async fn twenty_thousand_events_count_once_however_their_deliveries_are_cut_off(
             let turns = if rng.random_bool(0.5) {
                 usize::MAX
             } else {
-                rng.random_range(0..6)
+                rng.random_range(0..3)
             };
             match cut_off(lane.deliver(&batch), turns).await {
                 Some(delivered) => {

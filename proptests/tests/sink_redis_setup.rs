@@ -148,7 +148,6 @@ async fn a_redis_that_does_not_do_is_named_with_what_is_to_be_done() {
         let why = why(&with(user, password)).await;
         assert!(parts.iter().all(|part| why.contains(part)), "{user}: {why}");
     }
-    with("default", "").prepare().await.unwrap();
     let gone = RedisSink::new(&config(
         &format!("redis://127.0.0.1:{}", free_port().unwrap()),
         &[],
