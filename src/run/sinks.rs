@@ -3,7 +3,7 @@
 use super::{Process, RunError, now_ms};
 use crate::config::Config;
 use crate::sinks::{
-    self, BatchLimits, Destination, ExternalSink, LetterSettings, SinkEnd, SinkSettings,
+    self, BatchLimits, Destination, ExternalSink, LetterSettings, RedisSink, SinkEnd, SinkSettings,
     SinkSurroundings, Switches,
 };
 use std::sync::Arc;
@@ -13,6 +13,14 @@ impl Process {
     pub(super) fn start_sinks(&mut self, switches: &Switches) -> Result<(), RunError> {
         let config = Arc::clone(&self.config);
         let (roles, sinks) = (&config.roles, &config.sinks);
+        if roles.sink_redis && sinks.redis.url.is_some() {
+            let limits = BatchLimits {
+                records: sinks.redis.batch_records,
+                linger: sinks.redis.linger,
+            };
+            let sink = RedisSink::new(&sinks.redis).map_err(SinkEnd::from)?;
+            self.start_sink(sink, limits, switches)?;
+        }
         if roles.sink_http && sinks.http.url.is_some() {
             let limits = BatchLimits {
                 records: sinks.http.batch_records,
