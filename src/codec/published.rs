@@ -63,12 +63,12 @@ impl<'a> Published<'a> {
     pub fn read(value: &'a [u8]) -> Result<Self, DeadLetter> {
         let text = std::str::from_utf8(value)
             .map_err(|error| DeadLetter::new(Reason::NotUtf8, error.to_string()))?;
-        let fields: Fields<'a> = serde_json::from_str(text)
-            .map_err(|error| DeadLetter::new(Reason::NotJson, format!("no enriched event: {error}")))?;
-        let event_id = fields
-            .event_id
-            .parse()
-            .map_err(|_| DeadLetter::new(Reason::IdRange, format!("event_id: {:?}", fields.event_id)))?;
+        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| {
+            DeadLetter::new(Reason::NotJson, format!("no enriched event: {error}"))
+        })?;
+        let event_id = fields.event_id.parse().map_err(|_| {
+            DeadLetter::new(Reason::IdRange, format!("event_id: {:?}", fields.event_id))
+        })?;
         let uuid = |field: &str, text: &str| {
             DeadLetter::new(Reason::BadUuid, format!("{field}: {text:?}"))
         };
@@ -84,14 +84,16 @@ impl<'a> Published<'a> {
             DeadLetter::new(Reason::UnknownEventType, format!("{:?}", fields.event_type))
         })?;
         let event_ts = Timestamp::parse(&fields.event_ts).map_err(|error| {
-            DeadLetter::new(Reason::BadTime, format!("event_ts: {:?}: {error}", fields.event_ts))
+            DeadLetter::new(
+                Reason::BadTime,
+                format!("event_ts: {:?}: {error}", fields.event_ts),
+            )
         })?;
         let content_type = fields
             .content_type
             .map(|name| {
-                ContentType::from_name(&name).ok_or_else(|| {
-                    DeadLetter::new(Reason::UnknownContentType, format!("{name:?}"))
-                })
+                ContentType::from_name(&name)
+                    .ok_or_else(|| DeadLetter::new(Reason::UnknownContentType, format!("{name:?}")))
             })
             .transpose()?;
         Ok(Self {
@@ -145,12 +147,24 @@ mod tests {
         );
         let read = Published::read(&json).unwrap();
         assert_eq!(read.event_id, event.id);
-        assert_eq!((read.content_id, read.user_id), (event.content_id, event.user_id));
-        assert_eq!((read.event_type, read.event_ts), (event.event_type, event.event_ts));
+        assert_eq!(
+            (read.content_id, read.user_id),
+            (event.content_id, event.user_id)
+        );
+        assert_eq!(
+            (read.event_type, read.event_ts),
+            (event.event_type, event.event_ts)
+        );
         assert_eq!(read.device, event.device);
-        assert_eq!((read.duration_ms, read.length_seconds), (Some(12_340), Some(1200)));
+        assert_eq!(
+            (read.duration_ms, read.length_seconds),
+            (Some(12_340), Some(1200))
+        );
         assert_eq!(read.content_type, Some(ContentType::Video));
-        assert_eq!((read.engagement_seconds, read.engagement_pct), (Some("12.34"), Some("0.01")));
+        assert_eq!(
+            (read.engagement_seconds, read.engagement_pct),
+            (Some("12.34"), Some("0.01"))
+        );
 
         let event = Event {
             content_id: None,
@@ -162,7 +176,10 @@ mod tests {
         json.clear();
         write_enriched(&Enriched::join(&event, None, JoinStatus::None), &mut json);
         let read = Published::read(&json).unwrap();
-        assert_eq!((read.content_id, read.content_type, read.duration_ms), (None, None, None));
+        assert_eq!(
+            (read.content_id, read.content_type, read.duration_ms),
+            (None, None, None)
+        );
         assert_eq!((read.engagement_seconds, read.engagement_pct), (None, None));
     }
 
@@ -172,9 +189,18 @@ mod tests {
             (&b"\xff"[..], Reason::NotUtf8),
             (b"", Reason::NotJson),
             (b"{}", Reason::NotJson),
-            (br#"{"event_id":"x","event_type":"play","event_ts":"2026-01-01T00:00:00Z"}"#, Reason::IdRange),
-            (br#"{"event_id":"1","event_type":"stop","event_ts":"2026-01-01T00:00:00Z"}"#, Reason::UnknownEventType),
-            (br#"{"event_id":"1","event_type":"play","event_ts":"today"}"#, Reason::BadTime),
+            (
+                br#"{"event_id":"x","event_type":"play","event_ts":"2026-01-01T00:00:00Z"}"#,
+                Reason::IdRange,
+            ),
+            (
+                br#"{"event_id":"1","event_type":"stop","event_ts":"2026-01-01T00:00:00Z"}"#,
+                Reason::UnknownEventType,
+            ),
+            (
+                br#"{"event_id":"1","event_type":"play","event_ts":"today"}"#,
+                Reason::BadTime,
+            ),
         ] {
             assert_eq!(Published::read(value).unwrap_err().reason, reason);
         }

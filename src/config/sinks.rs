@@ -31,6 +31,9 @@ section! {
         location: Option<String> = Unset("BigQuery's own default");
         /// Whether a table that is made here refuses queries without a range of `event_ts`.
         require_partition_filter: bool = Text("false");
+        /// Goes on from what the table holds where rows are missing that were written, or where nothing is known of who wrote
+        /// them; without it the partition stops.
+        accept_missing_rows: bool = Text("false");
         /// Key of a service account, or of a workload identity.
         credentials_file: Option<PathBuf> = Unset("application default credentials; none where both URLs are set");
         /// BigQuery's REST interface, such as `http://HOST:PORT/bigquery/v2` of an emulator.
@@ -118,7 +121,8 @@ impl SinksConfig {
         ]
     }
 
-    pub(super) fn read(layers: &Layers) -> Result<Self, ConfigError> {
+    /// Reads and checks the sinks alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
         let sinks = Self {
             bigquery: BigQueryConfig::read(layers)?,
             redis: RedisConfig::read(layers)?,
@@ -126,8 +130,16 @@ impl SinksConfig {
         };
         let (redis, http) = (&sinks.redis, &sinks.http);
         for (key, secret, file) in [
-            ("sinks.redis.password", &redis.password, &redis.password_file),
-            ("sinks.http.bearer_token", &http.bearer_token, &http.bearer_token_file),
+            (
+                "sinks.redis.password",
+                &redis.password,
+                &redis.password_file,
+            ),
+            (
+                "sinks.http.bearer_token",
+                &http.bearer_token,
+                &http.bearer_token_file,
+            ),
             ("sinks.http.password", &http.password, &http.password_file),
             ("sinks.http.hmac_key", &http.hmac_key, &http.hmac_key_file),
         ] {
@@ -159,7 +171,10 @@ pub fn secret(
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(format!("{} is empty: it must hold the secret", file.display())),
+        "" => Err(format!(
+            "{} is empty: it must hold the secret",
+            file.display()
+        )),
         text => Ok(Some(text.into())),
     }
 }

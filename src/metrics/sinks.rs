@@ -92,7 +92,11 @@ impl Sinks {
         };
         let of = sinks.clone();
         registry.register("sink_events", "Events by what became of them", of.events);
-        registry.register("sink_attempts", "Attempts to deliver by how they ended", of.attempts);
+        registry.register(
+            "sink_attempts",
+            "Attempts to deliver by how they ended",
+            of.attempts,
+        );
         registry.register(
             "sink_lost_events",
             "Events that were deleted from their topic before they were delivered",
@@ -114,13 +118,21 @@ impl Sinks {
             "For how long the oldest event that was not delivered has been published",
             of.oldest,
         );
-        registry.register("sink_up", "1 while the destination takes what it gets", of.up);
+        registry.register(
+            "sink_up",
+            "1 while the destination takes what it gets",
+            of.up,
+        );
         registry.register(
             "sink_breaker_open",
             "1 while the destination is left alone",
             of.breaker_open,
         );
-        registry.register("sink_paused", "1 while an operator has paused it", of.paused);
+        registry.register(
+            "sink_paused",
+            "1 while an operator has paused it",
+            of.paused,
+        );
         sinks
     }
 

@@ -148,7 +148,8 @@ fn now() -> Instant {
 ///
 /// Source: "Exponential Backoff And Jitter", AWS Architecture Blog ("full jitter").
 pub fn pause_before(number: u32) -> Duration {
-    let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(number.saturating_sub(1).min(16)));
+    let longest =
+        LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(number.saturating_sub(1).min(16)));
     longest.mul_f64(rand::random())
 }
 
@@ -172,7 +173,11 @@ mod tests {
         assert_eq!(circuit.admit(start), Err(ASK_AGAIN));
         let later = start + FIRST_SPELL;
         assert_eq!(circuit.admit(later), Ok(()));
-        assert_eq!(circuit.admit(later), Err(ASK_AGAIN), "one attempt at a time");
+        assert_eq!(
+            circuit.admit(later),
+            Err(ASK_AGAIN),
+            "one attempt at a time"
+        );
         assert!(circuit.succeeded() && !circuit.is_open());
         assert_eq!(circuit.admit(later), Ok(()));
     }
@@ -184,7 +189,11 @@ mod tests {
         assert!(circuit.failed(true, at, 1.0));
         for spell in [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
             let spell = Duration::from_millis(spell);
-            assert!(circuit.admit(at + spell - Duration::from_millis(1)).is_err());
+            assert!(
+                circuit
+                    .admit(at + spell - Duration::from_millis(1))
+                    .is_err()
+            );
             at += spell;
             assert_eq!(circuit.admit(at), Ok(()), "{spell:?}");
             assert!(!circuit.failed(false, at, 1.0));

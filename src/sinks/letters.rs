@@ -31,7 +31,10 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Box<Mutex<Option<Report>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, report: Self::DeliveryOpaque) {
-        let outcome = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
+        let outcome = result
+            .as_ref()
+            .map(drop)
+            .map_err(|(error, _)| error.clone());
         if let Some(report) = report.lock().take() {
             // Who asked may be gone.
             let _ = report.send(outcome);
@@ -68,7 +71,10 @@ impl Letters {
         config
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
-            .set("message.max.bytes", settings.limit.clamp(1_000, 1_000_000_000).to_string())
+            .set(
+                "message.max.bytes",
+                settings.limit.clamp(1_000, 1_000_000_000).to_string(),
+            )
             .set("linger.ms", "0");
         Ok(Self {
             producer: Arc::new(config.create_with_context(Reports)?),
