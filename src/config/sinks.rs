@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// No sink waits longer for a batch to fill, or for an answer.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// No batch holds more records.
 const MOST_RECORDS: usize = 100_000;

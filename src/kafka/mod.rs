@@ -35,6 +35,7 @@ pub use transactor::{Transactor, TransactorError};
 
 pub(crate) use ffi::topic_ids;
 pub(crate) use offsets::look_for_leaders;
+pub(crate) use real::close_within_limit;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 

@@ -187,11 +187,11 @@ mod tests {
         let mut at = now();
         let mut circuit = Circuit::new();
         assert!(circuit.failed(true, at, 1.0));
-        for spell in [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
-            let spell = Duration::from_millis(spell);
+        for millis in [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
+            let spell = Duration::from_millis(millis);
             assert!(
                 circuit
-                    .admit(at + spell - Duration::from_millis(1))
+                    .admit(at + Duration::from_millis(millis - 1))
                     .is_err()
             );
             at += spell;
@@ -207,7 +207,7 @@ mod tests {
         circuit.failed(true, start, 0.0);
         let later = start + FIRST_SPELL;
         assert_eq!(circuit.admit(later), Ok(()));
-        assert!(circuit.admit(later + ATTEMPT - ASK_AGAIN / 2).is_err());
+        assert!(circuit.admit(later + ATTEMPT.mul_f64(0.99)).is_err());
         assert_eq!(circuit.admit(later + ATTEMPT), Ok(()));
     }
 

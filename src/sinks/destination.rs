@@ -1,6 +1,7 @@
 //! What a destination must be able to do, and what the frame gives it.
 
 use super::breaker::Breaker;
+use super::condition::Condition;
 use super::letters::Letters;
 use crate::kafka::TopicId;
 use crate::metrics::SinkMetrics;
@@ -25,6 +26,13 @@ pub struct Record {
 pub struct Batch {
     /// In the order of their offsets, which have gaps.
     pub records: Vec<Record>,
+}
+
+impl SinkError {
+    /// Whether only an operator can put it right.
+    pub fn is_misconfigured(&self) -> bool {
+        matches!(self, Self::Misconfigured(_))
+    }
 }
 
 impl Batch {
@@ -54,9 +62,11 @@ pub struct Taken {
 pub struct Frame {
     /// Counters and gauges of this sink.
     pub metrics: SinkMetrics,
-    /// The circuit breaker of this sink. The frame itself sees to it around [`Lane::deliver`]; a lane that retries within a
-    /// batch does the same around each attempt.
+    /// The circuit breaker of this sink. The frame asks it before [`Destination::open`]; a lane that retries within a batch
+    /// does so around each attempt.
     pub breaker: Arc<Breaker>,
+    /// How this partition fares. The frame tells it of each batch; a lane that retries within a batch tells it, too.
+    pub condition: Condition,
     /// The dead letters of this sink.
     pub letters: Letters,
 }

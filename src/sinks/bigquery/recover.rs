@@ -127,8 +127,9 @@ impl Recovery<'_> {
                     return Ok(last);
                 }
                 Decision::GoOn(last) => {
-                    return Err(self.stopped(partition, &format!(
-                        "its rows go up to offset {}, beyond the end {} of the enriched topic: they are another topic's",
+                    // Who had the partition may have gone on after the end was asked for: the next attempt asks again.
+                    return Err(SinkError::Unavailable(format!(
+                        "partition {partition} is written up to offset {}, beyond the end {} of the enriched topic",
                         last.unwrap_or_default(),
                         taken.log_end
                     )));
