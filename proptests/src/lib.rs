@@ -8,6 +8,7 @@ pub mod feed;
 pub mod flow;
 pub mod oracle;
 pub mod pages;
+pub mod published;
 pub mod rows;
 pub mod sim;
 pub mod sizes;
