@@ -7,6 +7,7 @@
 //!
 //! Then the destinations: `bigquery`, `redis`, `http`.
 
+mod bigquery;
 mod breaker;
 mod condition;
 mod delivery;
@@ -21,6 +22,7 @@ mod redis;
 mod switch;
 
 pub use self::redis::{RedisLane, RedisSink};
+pub use bigquery::{BigQueryLane, BigQuerySink, StateTopic};
 pub use breaker::{Breaker, pause_before};
 pub use condition::Condition;
 pub use delivery::BatchLimits;
