@@ -37,7 +37,9 @@ pub(crate) fn measure(broker: &Broker, redis: &Redis, rate: u64, time: Duration)
     let state = ScratchDir::new("fresh")?;
     let mut options = ProcessorOptions::new(broker.bootstrap(), "0", &state.path().join("state"))
         .args(["--roles", "sink-redis", "--app", "fresh"]);
-    options.env.push(("THMANYAH_SINKS__REDIS__URL".to_owned(), redis.url()));
+    options
+        .env
+        .push(("THMANYAH_SINKS__REDIS__URL".to_owned(), redis.url()));
     let processor = Processor::start(options)?;
     await_caught_up(&processor)?;
     let (marks, to_find) = channel();
@@ -56,10 +58,14 @@ pub(crate) fn measure(broker: &Broker, redis: &Redis, rate: u64, time: Duration)
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let due = began.elapsed().as_millis() as u64 * rate / 1_000;
         let mark = transaction(&client, &mut sent, due)?;
-        marks.send(mark).map_err(|_| anyhow!("the finder has ended"))?;
+        marks
+            .send(mark)
+            .map_err(|_| anyhow!("the finder has ended"))?;
     }
     drop(marks);
-    let mut times = finder.join().map_err(|_| anyhow!("the finder panicked"))??;
+    let mut times = finder
+        .join()
+        .map_err(|_| anyhow!("the finder panicked"))??;
     times.sort_unstable();
     let at = |percent: usize| {
         let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
@@ -108,7 +114,11 @@ fn transaction(client: &BaseProducer, sent: &mut u64, due: u64) -> Result<Mark> 
     while *sent <= due {
         let id = FIRST_ID + *sent as i64;
         let is_mark = *sent == due;
-        content = content_id(if is_mark { 1_000_000 + due as u32 } else { *sent as u32 % 1_000 });
+        content = content_id(if is_mark {
+            1_000_000 + due as u32
+        } else {
+            *sent as u32 % 1_000
+        });
         let event = event(id, content)?;
         date = event.event_ts.to_string().chars().take(10).collect();
         let (key, value) = (id.to_string(), json(&event, None));

@@ -13,7 +13,9 @@ use anyhow::Result;
 use clap::Parser;
 use std::io::Write;
 use std::time::Duration;
-use thmanyah_dev::{BigQuery, Broker, BrokerOptions, Redis, RedisOptions, Topic, free_port, target_dir};
+use thmanyah_dev::{
+    BigQuery, Broker, BrokerOptions, Redis, RedisOptions, Topic, free_port, target_dir,
+};
 use thmanyah_proptests::published::{Filling, fill};
 
 pub(crate) const ENRICHED: &str = "engagement-events.enriched";
@@ -53,8 +55,15 @@ fn main() -> Result<()> {
     let filling = Filling::new(PARTITIONS, arguments.events, CONTENTS, 1);
     let written = fill(&broker, ENRICHED, &filling)?;
     let events = written.iter().map(Vec::len).sum::<usize>() as u64;
-    let bytes: usize = written.iter().flatten().map(|event| event.value.len()).sum();
-    say(&format!("{events} events of {} bytes each", bytes as u64 / events.max(1)));
+    let bytes: usize = written
+        .iter()
+        .flatten()
+        .map(|event| event.value.len())
+        .sum();
+    say(&format!(
+        "{events} events of {} bytes each",
+        bytes as u64 / events.max(1)
+    ));
     drop(written);
 
     let bare = throughput::bare_reader(&broker, events)?;
@@ -65,7 +74,13 @@ fn main() -> Result<()> {
     say(&of_redis.line("redis", Some(&bare)));
 
     let bigquery = BigQuery::start()?;
-    let of_bigquery = throughput::sink(&broker, "bigquery", &bigquery.settings(), events)?;
+    let at_bigquery = [
+        ("PROJECT", bigquery.project().to_owned()),
+        ("REST_URL", bigquery.rest_url()),
+        ("GRPC_URL", bigquery.grpc_url()),
+    ]
+    .map(|(name, value)| (format!("THMANYAH_SINKS__BIGQUERY__{name}"), value));
+    let of_bigquery = throughput::sink(&broker, "bigquery", &at_bigquery, events)?;
     say(&of_bigquery.line("bigquery (emulator)", Some(&bare)));
     drop(bigquery);
 
@@ -74,7 +89,10 @@ fn main() -> Result<()> {
         .args(["--listen", &listen])
         .stdout(std::process::Stdio::null())
         .spawn()?;
-    let at_mock = [("THMANYAH_SINKS__HTTP__URL".to_owned(), format!("http://{listen}/events"))];
+    let at_mock = [(
+        "THMANYAH_SINKS__HTTP__URL".to_owned(),
+        format!("http://{listen}/events"),
+    )];
     let of_http = throughput::sink(&broker, "http", &at_mock, events);
     mock.kill()?;
     mock.wait()?;

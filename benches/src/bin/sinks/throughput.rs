@@ -25,7 +25,10 @@ impl Measured {
     /// A line for people, with the ratio to what is compared with.
     pub(crate) fn line(&self, name: &str, bare: Option<&Self>) -> String {
         let ratio = bare.map_or_else(String::new, |bare| {
-            format!(", {:.1} × the bare reader", self.per_million() / bare.per_million())
+            format!(
+                ", {:.1} × the bare reader",
+                self.per_million() / bare.per_million()
+            )
         });
         format!(
             "{name:<20} {:>9.0} events/s, {:>6.2} CPU-seconds per million{ratio}",
@@ -67,7 +70,10 @@ pub(crate) fn sink(
     let began = Instant::now();
     let mut first = None;
     loop {
-        let page = processor.get("/metrics").map(|answer| answer.body).unwrap_or_default();
+        let page = processor
+            .get("/metrics")
+            .map(|answer| answer.body)
+            .unwrap_or_default();
         let arrived = sum_of(&page, "thmanyah_sink_events_total", &[("sink", name)]);
         let arrived = arrived.unwrap_or_default() as u64;
         let now = (Instant::now(), cpu_seconds(processor.pid())?, arrived);
@@ -82,7 +88,10 @@ pub(crate) fn sink(
             });
         }
         if began.elapsed() > LIMIT || processor.ended().is_some() {
-            bail!("{arrived} of {events} events arrived by {role}:\n{}", processor.log());
+            bail!(
+                "{arrived} of {events} events arrived by {role}:\n{}",
+                processor.log()
+            );
         }
         std::thread::sleep(LOOK_AGAIN);
     }
