@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Sums over all requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -52,6 +53,8 @@ pub struct Accepted {
     pub content_id: Option<String>,
     /// Whether it was there already.
     pub duplicate: bool,
+    /// When it was taken, in milliseconds since the epoch.
+    pub at_ms: i64,
 }
 
 /// An event as it comes.
@@ -65,6 +68,13 @@ pub struct Arrival {
     pub body: String,
     /// The headers that are remembered.
     pub headers: BTreeMap<String, String>,
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }
 
 /// The memory.
@@ -162,6 +172,7 @@ impl Seen {
                 key: arrival.key.clone(),
                 content_id: arrival.content_id.clone(),
                 duplicate,
+                at_ms: now_ms(),
             });
         } else {
             self.totals.forgotten += 1;

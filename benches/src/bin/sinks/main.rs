@@ -14,7 +14,7 @@ use clap::Parser;
 use std::io::Write;
 use std::time::Duration;
 use thmanyah_dev::{
-    BigQuery, Broker, BrokerOptions, Redis, RedisOptions, Topic, free_port, target_dir,
+    BigQuery, Broker, BrokerOptions, ExternalSystem, Redis, RedisOptions, Topic,
 };
 use thmanyah_proptests::published::{Filling, fill};
 
@@ -84,19 +84,14 @@ fn main() -> Result<()> {
     say(&of_bigquery.line("bigquery (emulator)", Some(&bare)));
     drop(bigquery);
 
-    let listen = format!("127.0.0.1:{}", free_port()?);
-    let mut mock = std::process::Command::new(target_dir()?.join("external-system-mock"))
-        .args(["--listen", &listen])
-        .stdout(std::process::Stdio::null())
-        .spawn()?;
-    let at_mock = [(
+    let external = ExternalSystem::start(PARTITIONS)?;
+    let at_external = [(
         "THMANYAH_SINKS__HTTP__URL".to_owned(),
-        format!("http://{listen}/events"),
+        external.events_url(),
     )];
-    let of_http = throughput::sink(&broker, "http", &at_mock, events);
-    mock.kill()?;
-    mock.wait()?;
-    say(&of_http?.line("http (mock)", Some(&bare)));
+    let of_http = throughput::sink(&broker, "http", &at_external, events)?;
+    drop(external);
+    say(&of_http.line("http (mock)", Some(&bare)));
 
     let time = Duration::from_secs(arguments.seconds);
     let redis = Redis::start(RedisOptions::default())?;
