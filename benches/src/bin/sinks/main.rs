@@ -13,9 +13,7 @@ use anyhow::Result;
 use clap::Parser;
 use std::io::Write;
 use std::time::Duration;
-use thmanyah_dev::{
-    BigQuery, Broker, BrokerOptions, ExternalSystem, Redis, RedisOptions, Topic,
-};
+use thmanyah_dev::{BigQuery, Broker, BrokerOptions, ExternalSystem, Redis, RedisOptions, Topic};
 use thmanyah_proptests::published::{Filling, fill};
 
 pub(crate) const ENRICHED: &str = "engagement-events.enriched";
