@@ -31,6 +31,9 @@ section! {
         location: Option<String> = Unset("BigQuery's own default");
         /// Whether a table that is made here refuses queries without a range of `event_ts`.
         require_partition_filter: bool = Text("false");
+        /// Goes on from what the table holds where rows are missing that were written, or where nothing is known of who wrote
+        /// them; without it the partition stops.
+        accept_missing_rows: bool = Text("false");
         /// Key of a service account, or of a workload identity.
         credentials_file: Option<PathBuf> = Unset("application default credentials; none where both URLs are set");
         /// BigQuery's REST interface, such as `http://HOST:PORT/bigquery/v2` of an emulator.
@@ -118,7 +121,8 @@ impl SinksConfig {
         ]
     }
 
-    pub(super) fn read(layers: &Layers) -> Result<Self, ConfigError> {
+    /// Reads and checks the sinks alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
         let sinks = Self {
             bigquery: BigQueryConfig::read(layers)?,
             redis: RedisConfig::read(layers)?,

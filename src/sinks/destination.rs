@@ -114,4 +114,10 @@ pub trait Lane: Send + 'static {
     /// Delivers a batch whole: each of its records has arrived, or is a dead letter that is durable. May be dropped at any
     /// await, when the partition is lost.
     fn deliver(&mut self, batch: &Batch) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// All was delivered up to where the log ended when the partition was taken, where no record need stand: transactions
+    /// leave marks. Told once.
+    fn caught_up(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
