@@ -1,6 +1,12 @@
 //! The sink to an external system as a user has it: a process of its own on a real broker, against a system that fails as a
 //! script says, and under `kill -9`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::float_cmp,
+    clippy::cast_precision_loss,
+    reason = "metrics that count are whole numbers"
+)]
+#![allow(clippy::print_stdout, reason = "libtest captures it")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -153,12 +159,12 @@ fn ensure_nothing_is_passed_over(
         .set("group.id", "http-faults-sink-http")
         .create()?;
     let topic = deployment.topic(ENRICHED);
-    let mut list = TopicPartitionList::new();
+    let mut asked = TopicPartitionList::new();
     for partition in 0..deployment.partitions() {
-        list.add_partition(&topic, partition);
+        asked.add_partition(&topic, partition);
     }
     let taken: HashSet<i64> = taken(system).into_iter().collect();
-    for element in viewer.committed_offsets(list, LIMIT)?.elements() {
+    for element in viewer.committed_offsets(asked, LIMIT)?.elements() {
         if let Offset::Offset(committed) = element.offset() {
             let of = &written[usize::try_from(element.partition())?];
             let lost = of

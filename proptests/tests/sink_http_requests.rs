@@ -307,10 +307,10 @@ async fn a_system_that_is_not_there_is_told_of_and_waited_for() {
 }
 
 /// A file of a scratch directory.
-fn file(dir: &ScratchDir, name: &str, text: &str) -> Option<PathBuf> {
+fn file(dir: &ScratchDir, name: &str, text: &str) -> PathBuf {
     let path = dir.path().join(name);
     std::fs::write(&path, text).unwrap();
-    Some(path)
+    path
 }
 
 #[tokio::test]
@@ -320,11 +320,8 @@ async fn requests_are_proved_and_secrets_that_were_rotated_are_read_again() {
     let old = script(r#""bearer": "old", "hmac_key": "key""#);
     let system = system(&old).await;
     let mut config = settings(&system.url());
-    config.bearer_token_file = file(
-        &dir, "token", "old
-",
-    );
-    config.hmac_key_file = file(&dir, "key", "key");
+    config.bearer_token_file = Some(file(&dir, "token", "old\n"));
+    config.hmac_key_file = Some(file(&dir, "key", "key"));
     let (frame, health) = frame();
     let mut lane = open(&config, &frame).await.unwrap();
     lane.deliver(&batch(5)).await.unwrap();
@@ -361,7 +358,7 @@ async fn requests_are_proved_and_secrets_that_were_rotated_are_read_again() {
     system.play(Script::from_json(&basic).unwrap());
     let mut config = settings(&system.url());
     config.username = Some("someone".to_owned());
-    config.password_file = file(&dir, "password", "a:secret");
+    config.password_file = Some(file(&dir, "password", "a:secret"));
     let mut lane = open(&config, &frame).await.unwrap();
     lane.deliver(&batch(5)).await.unwrap();
     assert_eq!(system.totals().accepted, 30);
@@ -378,13 +375,10 @@ async fn what_cannot_be_set_up_says_why() {
     config.bearer_token_file = Some("/nowhere/token".into());
     wrong.push((config, "/nowhere/token"));
     let mut config = settings(url);
-    config.hmac_key_file = file(
-        &dir, "empty", "
-",
-    );
+    config.hmac_key_file = Some(file(&dir, "empty", "\n"));
     wrong.push((config, "is empty"));
     let mut config = settings(url);
-    config.ca_file = file(&dir, "ca", "no certificate");
+    config.ca_file = Some(file(&dir, "ca", "no certificate"));
     wrong.push((config, "sinks.http.ca_file"));
     for (config, told) in wrong {
         let error = open(&config, &frame).await.err().unwrap();

@@ -7,23 +7,24 @@ use clap::Parser;
 use thmanyah_tools::external::{ExternalOptions, ExternalSystem, Script};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How a script looks, for the long help.
+const SCRIPT: &str = r#"A script is JSON such as
+
+  {"seed": 1, "duplicates": "conflict", "credentials": {"bearer": "t"}, "repeat": false, "steps": [
+    {"requests": 500, "faults": [{"share": 0.1, "fault": "status", "status": 503, "retry_after": "1"}]},
+    {"milliseconds": 2000, "faults": [{"fault": "reset"}]},
+    {"faults": [{"share": 0.01, "by_key": true, "fault": "status", "status": 422, "body": "no"}]}]}
+
+Faults: latency (milliseconds), status (status, retry_after, location, body), reset, lost-answer, late-answer
+(milliseconds), slow-body (milliseconds)."#;
+
 /// Takes events by POST to /events, remembers them, and fails as a script says.
 ///
 /// GET /seen tells sums: requests, events, different keys, duplicates, events out of order, faults. GET /seen/KEY tells of one
 /// key, GET /events?from=N&limit=N the events in the order of their coming. POST /control/script plays another script,
 /// DELETE ends it, POST /control/forget empties the memory. GET /healthz answers 200.
-///
-/// A script is JSON such as
-///
-///   {"seed": 1, "duplicates": "conflict", "credentials": {"bearer": "t"}, "repeat": false, "steps": [
-///     {"requests": 500, "faults": [{"share": 0.1, "fault": "status", "status": 503, "retry_after": "1"}]},
-///     {"milliseconds": 2000, "faults": [{"fault": "reset"}]},
-///     {"faults": [{"share": 0.01, "by_key": true, "fault": "status", "status": 422, "body": "no"}]}]}
-///
-/// Faults: latency (milliseconds), status (status, retry_after, location, body), reset, lost-answer, late-answer
-/// (milliseconds), slow-body (milliseconds).
 #[derive(Debug, Parser)]
-#[command(name = "external-system-mock", version, verbatim_doc_comment)]
+#[command(name = "external-system-mock", version, after_long_help = SCRIPT)]
 struct Arguments {
     /// Where it listens
     #[arg(long, default_value = "127.0.0.1:9090")]

@@ -184,7 +184,10 @@ fn proves(wanted: &Credentials, headers: &HeaderMap, body: &[u8]) -> bool {
         };
         signer.update(body);
         let signature = signer.finalize().into_bytes();
-        let hex: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = signature.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let hex: String = digits
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .collect();
         text("x-signature-256") == Some(&format!("sha256={hex}"))
     });
     bearer && basic && signed
