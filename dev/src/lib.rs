@@ -1,5 +1,5 @@
-//! The one way to start the real services: a Kafka broker, PostgreSQL, Kafka Connect with Debezium, Redis, and
-//! `thmanyah run` itself. The demo, the tests and the benches all use it.
+//! The one way to start the real services: a Kafka broker, PostgreSQL, Kafka Connect with Debezium, Redis, an emulator of
+//! BigQuery, and `thmanyah run` itself. The demo, the tests and the benches all use it.
 //!
 //! Every service runs on free loopback ports and in a temporary directory, is awaited by asking it, and is gone (the
 //! process and the directory) when its handle is dropped, or when the process that started it dies in whatever way.
@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod bigquery;
 mod broker;
 mod cache;
 mod child;
@@ -34,6 +35,7 @@ mod scratch_dir;
 mod small_disk;
 mod topic;
 
+pub use bigquery::BigQuery;
 pub use broker::{Broker, BrokerOptions};
 pub use cache::cache_dir;
 pub use cluster::Cluster;

@@ -9,6 +9,7 @@ pub mod feed;
 pub mod flow;
 pub mod oracle;
 pub mod pages;
+pub mod published;
 pub mod redis_lane;
 pub mod redis_view;
 pub mod rows;

@@ -251,7 +251,7 @@ impl Config {
             store: StoreConfig::read(layers)?,
             memory: MemoryConfig::read(layers)?,
             http: HttpConfig::read(layers)?,
-            sinks: SinksConfig::read(layers)?,
+            sinks: SinksConfig::load(layers)?,
             log: LogConfig::read(layers)?,
         };
         if takes_anothers_ids(&config.instance) {

@@ -31,6 +31,9 @@ section! {
         location: Option<String> = Unset("BigQuery's own default");
         /// Whether a table that is made here refuses queries without a range of `event_ts`.
         require_partition_filter: bool = Text("false");
+        /// Goes on from what the table holds where rows are missing that were written, or where nothing is known of who wrote
+        /// them; without it the partition stops.
+        accept_missing_rows: bool = Text("false");
         /// Key of a service account, or of a workload identity.
         credentials_file: Option<PathBuf> = Unset("application default credentials; none where both URLs are set");
         /// BigQuery's REST interface, such as `http://HOST:PORT/bigquery/v2` of an emulator.
@@ -118,7 +121,8 @@ impl SinksConfig {
         ]
     }
 
-    pub(super) fn read(layers: &Layers) -> Result<Self, ConfigError> {
+    /// Reads and checks the sinks alone.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
         let sinks = Self {
             bigquery: BigQueryConfig::read(layers)?,
             redis: RedisConfig::read(layers)?,
@@ -147,6 +151,10 @@ impl SinksConfig {
         let bearer = http.bearer_token.is_some() || http.bearer_token_file.is_some();
         if bearer && http.username.is_some() {
             let problem = "a bearer token is set, too: set one of the two";
+            return Err(conflict(layers, "sinks.http.username", problem));
+        }
+        if http.username.is_none() && (http.password.is_some() || http.password_file.is_some()) {
+            let problem = "is not set, but its password is";
             return Err(conflict(layers, "sinks.http.username", problem));
         }
         Ok(sinks)

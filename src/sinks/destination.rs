@@ -7,6 +7,7 @@ use crate::kafka::TopicId;
 use crate::metrics::SinkMetrics;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An enriched record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,9 @@ pub trait Destination: Send + Sync + 'static {
 
     /// Name in metrics, logs and dead letters: `sink-` goes before it.
     const NAME: &'static str;
+
+    /// How often positions are committed. Where nothing keeps a better one, a crash repeats what was delivered since.
+    const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
     /// Makes ready and checks what all partitions share, such as a table. Called before anything is opened, and again after
     /// each failure.

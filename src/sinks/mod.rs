@@ -5,14 +5,16 @@
 //! `breaker`, `switch` and `condition` say when a destination is left alone, by whom, and how it fares; `letters` where goes
 //! what it refuses; `lag` how far it is behind.
 //!
-//! Then the destinations: `redis`.
+//! Then the destinations: `bigquery`, `redis`, `http`.
 
+mod bigquery;
 mod breaker;
 mod condition;
 mod delivery;
 mod destination;
 mod group;
 mod held;
+mod http;
 mod lag;
 mod letters;
 mod reader;
@@ -20,11 +22,13 @@ mod redis;
 mod switch;
 
 pub use self::redis::{RedisLane, RedisSink};
+pub use bigquery::{BigQueryLane, BigQuerySink, StateTopic};
 pub use breaker::{Breaker, pause_before};
 pub use condition::Condition;
 pub use delivery::BatchLimits;
 pub use destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
 pub use group::GroupError;
+pub use http::{ExternalLane, ExternalSink};
 pub use letters::{LetterSettings, Letters};
 pub use switch::{Switch, Switches};
 
