@@ -129,7 +129,20 @@ async fn a_redis_that_came_back_empty_is_built_from_the_log_and_says_so_until_it
     lane.deliver(&logs[0].batch(0, 1_500)).await.unwrap();
     deliver_rest(&sink, &logs[1]).await;
 
+    lane.idle().await.unwrap();
     redis.restart_empty().unwrap();
+    // The connection is found to be broken first, then the function to be gone; once another partition has loaded it, the fence.
+    for _ in 0..2 {
+        let lost = lane.idle().await;
+        assert!(matches!(lost, Err(SinkError::Unavailable(_))), "{lost:?}");
+    }
+    sink.prepare().await.unwrap();
+    let lost = lane.idle().await.unwrap_err();
+    assert!(
+        lost.to_string()
+            .contains("has lost what it held of partition 0"),
+        "{lost}"
+    );
     let lost = lane.deliver(&logs[0].batch(1_529, 10)).await;
     assert!(matches!(lost, Err(SinkError::Unavailable(_))), "{lost:?}");
     let (mut lane, start) = open(&sink, &logs[0]).await;

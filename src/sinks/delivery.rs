@@ -19,6 +19,8 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// How often it is looked whether the log's end was reached.
 const LOOK: Duration = Duration::from_millis(50);
+/// A lane without records for so long is told that it is idle.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// When a batch is whole.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +128,10 @@ impl<D: Destination> Delivery<D> {
                         Err(error) => return Interrupted::Failed(error),
                     }
                 }
+                () = sleep(IDLE) => match lane.idle().await {
+                    Ok(()) => continue,
+                    Err(error) => return Interrupted::Failed(error),
+                },
                 () = drain.cancelled() => return Interrupted::Drained,
             };
             let first = match first {

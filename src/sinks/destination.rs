@@ -120,4 +120,10 @@ pub trait Lane: Send + 'static {
     fn caught_up(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send {
         std::future::ready(Ok(()))
     }
+
+    /// Nothing came for a while: time to look whether a destination that can lose what was delivered has lost it. Without new
+    /// events nobody else would find out.
+    fn idle(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }

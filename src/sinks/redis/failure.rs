@@ -82,6 +82,9 @@ impl Peer {
                 "READONLY" => {
                     format!("Redis at {address} is a replica, which takes no writes ({said})")
                 }
+                _ if lower.contains("function not found") => {
+                    format!("Redis at {address} has lost the sink's functions: it came back empty")
+                }
                 _ => format!("Redis at {address} says: {said}"),
             });
         };
@@ -169,7 +172,6 @@ mod tests {
                 Kind::Said,
                 "OOM command not allowed when used memory > 'maxmemory'.",
             ),
-            (Kind::Said, "ERR Function not found"),
         ] {
             let code = said.split(' ').next().unwrap_or_default();
             let SinkError::Unavailable(message) = peer().judge(kind, code, said) else {
@@ -177,5 +179,11 @@ mod tests {
             };
             assert!(message.contains(said), "{message}");
         }
+        let SinkError::Unavailable(empty) =
+            peer().judge(Kind::Said, "ERR", "ERR Function not found")
+        else {
+            panic!("it is loaded again");
+        };
+        assert!(empty.contains("came back empty"), "{empty}");
     }
 }

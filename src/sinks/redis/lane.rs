@@ -151,25 +151,8 @@ impl RedisLane {
             .arg(deltas.arguments());
         let (outcome, now_ms, rebuilding): (String, i64, bool) =
             self.connection.call(&call).await?;
-        let partition = self.place.partition;
-        match outcome.as_str() {
-            "applied" => {}
-            "refused" => {
-                return Err(SinkError::Fenced(format!(
-                    "Redis has moved on from offset {} of partition {partition}: another process delivers it",
-                    self.next
-                )));
-            }
-            "missing" => {
-                return Err(SinkError::Unavailable(format!(
-                    "Redis has lost its fence of partition {partition}: it is built from the log"
-                )));
-            }
-            what => {
-                return Err(SinkError::Unavailable(format!(
-                    "Redis was interrupted while it applied events of partition {partition} ({what}): it is built from the log"
-                )));
-            }
+        if outcome != "applied" {
+            return Err(self.interrupted(&outcome));
         }
         self.next = to;
         self.now_ms = now_ms;
@@ -182,6 +165,23 @@ impl RedisLane {
             self.rebuilt();
         }
         Ok(())
+    }
+
+    /// Why the fence is not where this lane left it.
+    fn interrupted(&self, outcome: &str) -> SinkError {
+        let partition = self.place.partition;
+        match outcome {
+            "refused" => SinkError::Fenced(format!(
+                "Redis has moved on from offset {} of partition {partition}: another process delivers it",
+                self.next
+            )),
+            "missing" => SinkError::Unavailable(format!(
+                "Redis has lost what it held of partition {partition}: it is built from the log"
+            )),
+            what => SinkError::Unavailable(format!(
+                "Redis was interrupted while it applied events of partition {partition} ({what}): it is built from the log"
+            )),
+        }
     }
 
     fn rebuilt(&mut self) {
@@ -211,6 +211,16 @@ impl Lane for RedisLane {
         call.arg(self.next);
         if self.connection.call(&call).await? {
             self.rebuilt();
+        }
+        Ok(())
+    }
+
+    async fn idle(&mut self) -> Result<(), SinkError> {
+        let mut call = self.place.call("thmanyah_check");
+        call.arg(self.next);
+        let found: String = self.connection.call(&call).await?;
+        if found != "whole" {
+            return Err(self.interrupted(&found));
         }
         Ok(())
     }

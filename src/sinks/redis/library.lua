@@ -193,6 +193,19 @@ local function add_to_counters(prefix, partition, topic, generation, now, args, 
   end
 end
 
+-- What keeps a fence from standing there, if anything does.
+local function hindrance(topic, from, held_topic, held_next, generation, torn)
+  if not (held_topic and held_next and generation) then
+    return 'missing'
+  end
+  if torn then
+    return 'torn'
+  end
+  if held_topic ~= topic or held_next ~= from then
+    return 'refused'
+  end
+end
+
 -- Applies a batch, if the fence stands where it begins: PARTITION TOPIC FROM TO SINCE, the buckets, the counters -> what became
 -- of it, now in ms, whether the partition is still being rebuilt.
 local function apply(keys, args)
@@ -201,14 +214,9 @@ local function apply(keys, args)
   local of = function(field) return partition .. ':' .. field end
   local held = redis.call('HMGET', key, of('topic'), of('next'), of('generation'), of('torn'), of('rebuild_to'))
   local generation, rebuild_to = held[3], held[5]
-  if not (held[1] and held[2] and generation) then
-    return { 'missing', 0, 0 }
-  end
-  if held[4] then
-    return { 'torn', 0, 0 }
-  end
-  if held[1] ~= topic or held[2] ~= from then
-    return { 'refused', 0, 0 }
+  local hindered = hindrance(topic, from, held[1], held[2], generation, held[4])
+  if hindered then
+    return { hindered, 0, 0 }
   end
   local now = now_ms()
   -- IMPORTANT: an error inside a function undoes nothing. Should one strike below, the mark stays, and the partition is built anew.
@@ -223,6 +231,13 @@ local function apply(keys, args)
   end
   redis.call('HDEL', key, of('torn'))
   return { 'applied', now, rebuilding and 1 or 0 }
+end
+
+-- Whether the fence still stands there: PARTITION TOPIC NEXT -> 'whole', or what is wrong.
+local function check(keys, args)
+  local of = function(field) return args[1] .. ':' .. field end
+  local held = redis.call('HMGET', fences_key(keys[1]), of('topic'), of('next'), of('generation'), of('torn'))
+  return hindrance(args[2], args[3], held[1], held[2], held[3], held[4]) or 'whole'
 end
 
 -- A rebuild has reached the end of its log, where no record need stand: PARTITION TOPIC NEXT -> 1 if that is where the fence is.
@@ -394,6 +409,7 @@ redis.register_function('thmanyah_open', open)
 redis.register_function('thmanyah_apply', apply)
 redis.register_function('thmanyah_caught_up', caught_up)
 redis.register_function('thmanyah_probe', probe)
+redis.register_function({ function_name = 'thmanyah_check', callback = check, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'thmanyah_top', callback = top, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'thmanyah_content', callback = content, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'thmanyah_status', callback = status, flags = { 'no-writes' } })
