@@ -52,11 +52,12 @@ impl BigQuery {
 
     fn await_ready(&mut self) -> Result<(), Error> {
         let (datasets, grpc) = (self.url("datasets"), self.grpc);
-        self.service.await_ready("both interfaces", START_LIMIT, || {
-            let rest = request(Method::GET, &datasets, None);
-            rest.is_ok_and(|answer| answer.status == 200)
-                && TcpStream::connect(("127.0.0.1", grpc)).is_ok()
-        })
+        self.service
+            .await_ready("both interfaces", START_LIMIT, || {
+                let rest = request(Method::GET, &datasets, None);
+                rest.is_ok_and(|answer| answer.status == 200)
+                    && TcpStream::connect(("127.0.0.1", grpc)).is_ok()
+            })
     }
 
     /// Kills it as a power cut would.
@@ -121,9 +122,7 @@ impl BigQuery {
         sql: &str,
         timestamps: &[(&str, &str)],
     ) -> Result<Vec<Vec<Option<String>>>, Error> {
-        let parameter = |(name, value): &(&str, &str)| {
-            json!({"name": name, "parameterType": {"type": "TIMESTAMP"}, "parameterValue": {"value": value}})
-        };
+        let parameter = |(name, value): &(&str, &str)| json!({"name": name, "parameterType": {"type": "TIMESTAMP"}, "parameterValue": {"value": value}});
         let parameters: Vec<Value> = timestamps.iter().map(parameter).collect();
         let body = json!({"query": sql, "useLegacySql": false, "useQueryCache": false, "maxResults": 1_000_000,
             "parameterMode": "NAMED", "queryParameters": parameters});

@@ -1,5 +1,6 @@
 //! What the properties and the end-to-end suites compare thmanyah with, and how they drive it from outside.
 
+pub mod bigquery_site;
 pub mod chaos;
 pub mod checker;
 pub mod deployment;
@@ -12,4 +13,5 @@ pub mod published;
 pub mod rows;
 pub mod sim;
 pub mod sizes;
+pub mod table;
 pub mod topics;
