@@ -1,4 +1,4 @@
--- Enriched events that were done from @from_ts on and before @to_ts, in the order of their time.
+-- Enriched events that were done from the parameter `from_ts` on and before `to_ts`, in the order of their time.
 --
 --   bq query --use_legacy_sql=false --parameter='from_ts:TIMESTAMP:2025-01-01 00:00:00 UTC' \
 --     --parameter='to_ts:TIMESTAMP:2025-01-02 00:00:00 UTC' < sql/enriched_events_by_time.sql

@@ -72,7 +72,11 @@ impl BigQueryLane {
                     self.frame.metrics.delivered.inc_by(rows.len() as u64);
                     return Ok(());
                 }
-                Answer::Refused(refused) => rows = self.bury_refused(rows, &refused).await?,
+                Answer::Refused(refused) => {
+                    // A call whose first request is refused may not know the form of the rows: the next one tells it again.
+                    self.appending = None;
+                    rows = self.bury_refused(rows, &refused).await?;
+                }
             }
         }
         Ok(())
