@@ -127,6 +127,12 @@ impl BigQuery {
         let body = json!({"query": sql, "useLegacySql": false, "useQueryCache": false, "maxResults": 1_000_000,
             "parameterMode": "NAMED", "queryParameters": parameters});
         let mut page = self.post("queries", &body)?;
+        if let Some(problem) = page.pointer("/errors/0/message") {
+            return Err(Error::Http {
+                url: self.url("queries"),
+                reason: problem.to_string(),
+            });
+        }
         let mut rows = rows_of(&page);
         while let Some(token) = page.get("pageToken").and_then(Value::as_str) {
             let job = page.pointer("/jobReference/jobId").and_then(Value::as_str);

@@ -1,6 +1,7 @@
 //! What the properties and the end-to-end suites compare thmanyah with, and how they drive it from outside.
 
 pub mod board;
+pub mod bigquery_site;
 pub mod chaos;
 pub mod checker;
 pub mod deployment;
@@ -15,4 +16,5 @@ pub mod redis_view;
 pub mod rows;
 pub mod sim;
 pub mod sizes;
+pub mod table;
 pub mod topics;

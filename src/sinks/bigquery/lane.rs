@@ -7,7 +7,7 @@ use crate::domain::{DeadLetter, Reason};
 use prost::Message;
 
 /// How often a request is sent before the partition is taken over anew.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 4;
 /// What a row adds to its request beside its bytes.
 const ROW_FRAME: usize = 8;
 
@@ -64,79 +64,76 @@ impl BigQueryLane {
     }
 
     /// Sees rows into the table; those that are refused become dead letters.
-    async fn append(&mut self, mut rows: &mut Vec<Encoded<'_>>) -> Result<(), SinkError> {
+    async fn append(&mut self, mut rows: Vec<Encoded<'_>>) -> Result<(), SinkError> {
         while !rows.is_empty() {
             match self.send(&rows).await? {
                 Answer::Appended | Answer::AlreadyThere => {
                     self.next += rows.len() as i64;
+                    self.frame.metrics.delivered.inc_by(rows.len() as u64);
                     return Ok(());
                 }
                 Answer::Refused(refused) => {
-                    let before = rows.len();
+                    // A call whose first request is refused may not know the form of the rows: the next one tells it again.
+                    self.appending = None;
                     rows = self.bury_refused(rows, &refused).await?;
-                    if rows.len() == before {
-                        return Err(SinkError::Unavailable(
-                            "BigQuery refuses rows that it was not sent".to_owned(),
-                        ));
-                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Nothing of a request with a row that is refused is appended, so that its other rows make a new one.
-    async fn bury_refused<'r, 'a>(
+    /// Nothing of a request with a row that is refused is appended, so that its other rows make a new one. Gives those.
+    async fn bury_refused<'a>(
         &self,
-        rows: &'r mut Vec<Encoded<'a>>,
+        rows: Vec<Encoded<'a>>,
         refused: &[(usize, String)],
-    ) -> Result<&'r mut Vec<Encoded<'a>>, SinkError> {
-        for (index, reason) in refused {
-            if let Some(row) = rows.get(*index) {
-                let why = DeadLetter::new(Reason::Rejected, format!("BigQuery: {reason}"));
-                self.bury(row.record, &why).await?;
+    ) -> Result<Vec<Encoded<'a>>, SinkError> {
+        let sent = rows.len();
+        let mut left = Vec::with_capacity(sent);
+        for (index, row) in rows.into_iter().enumerate() {
+            match refused.iter().find(|(bad, _)| *bad == index) {
+                Some((_, reason)) => {
+                    let why = DeadLetter::new(Reason::Rejected, format!("BigQuery: {reason}"));
+                    self.bury(row.record, &why).await?;
+                }
+                None => left.push(row),
             }
         }
-        let mut index = 0..;
-        rows.retain(|_| {
-            index
-                .next()
-                .is_none_or(|index: usize| refused.iter().all(|(bad, _)| *bad != index))
-        });
-        Ok(rows)
+        if left.len() == sent {
+            let problem = "BigQuery refuses rows that it was not sent";
+            return Err(SinkError::Unavailable(problem.to_owned()));
+        }
+        Ok(left)
     }
 
     /// Sends a request until there is an answer. IMPORTANT: always the same rows at the same offset: the answer that they are
     /// there is then about all of them.
     async fn send(&mut self, rows: &[Encoded<'_>]) -> Result<Answer, SinkError> {
-        let mut attempt = 1;
-        loop {
+        for attempt in 1.. {
             let bytes: Vec<Vec<u8>> = rows.iter().map(|row| row.bytes.clone()).collect();
             let failure = match self.send_once(bytes).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.frame.breaker.succeeded();
+                    self.frame.metrics.attempts_succeeded.inc();
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
             self.appending = None;
-            match failure {
+            let reason = match failure {
                 Failure::Stream(error) => return Err(error),
-                Failure::Transport(reason) if attempt >= ATTEMPTS => {
-                    return Err(SinkError::Unavailable(format!(
-                        "BigQuery takes no rows: {reason}"
-                    )));
-                }
-                Failure::Transport(reason) => {
-                    tracing::debug!(
-                        partition = self.partition,
-                        attempt,
-                        reason,
-                        "sending a request again"
-                    );
-                    self.frame.metrics.attempts_failed.inc();
-                    tokio::time::sleep(pause_before(attempt)).await;
-                    attempt += 1;
-                }
+                Failure::Transport(reason) => format!("BigQuery takes no rows: {reason}"),
+            };
+            if attempt >= ATTEMPTS {
+                return Err(SinkError::Unavailable(reason));
             }
+            self.frame.metrics.attempts_failed.inc();
+            self.frame.breaker.failed(false);
+            self.frame.condition.unwell(&reason, false);
+            tokio::time::sleep(pause_before(attempt)).await;
+            self.frame.breaker.admit().await;
         }
+        Err(SinkError::Unavailable("BigQuery takes no rows".to_owned()))
     }
 
     async fn send_once(&mut self, rows: Vec<Vec<u8>>) -> Result<Answer, Failure> {
@@ -153,8 +150,8 @@ impl BigQueryLane {
 impl Lane for BigQueryLane {
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let rows = self.encode(batch).await?;
-        for mut request in requests(rows) {
-            self.append(&mut request).await?;
+        for request in requests(rows) {
+            self.append(request).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::sinks::{Frame, Taken};
 use std::time::Duration;
 
 /// How often rows are counted before a count that does not fit is believed, and the longest pause between.
-const COUNTS: u32 = 14;
+const COUNTS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
