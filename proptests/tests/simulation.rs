@@ -156,7 +156,7 @@ fn a_process_that_stood_still_while_retention_passed_it_goes_on() {
             event(0, 1),
             event(1, 2),
             Step::Arm {
-                node: (seed % 2) as usize,
+                node: (seed % 2) as u8,
                 fault: sleep,
             },
             run(seed + 1000, 60),
