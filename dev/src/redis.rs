@@ -68,12 +68,11 @@ impl Redis {
         let port = free_port()?;
         std::fs::create_dir_all(dir.path().join("kept"))
             .map_err(Error::io("make Redis its directory"))?;
-        let mut users = String::from("user default on nopass ~* &* +@all\n");
-        for rules in &options.users {
-            users.push_str(&format!("user {rules}\n"));
-        }
+        let mut users = vec!["user default on nopass ~* &* +@all\n".to_owned()];
+        users.extend(options.users.iter().map(|rules| format!("user {rules}\n")));
         let file = dir.path().join(USERS);
-        std::fs::write(&file, users).map_err(Error::io(format!("write {}", file.display())))?;
+        std::fs::write(&file, users.concat())
+            .map_err(Error::io(format!("write {}", file.display())))?;
         if options.tls {
             make_certificate(dir.path())?;
         }

@@ -40,7 +40,7 @@ impl Engaged {
     /// Reads an enriched JSON.
     pub fn parse(value: &[u8], published_ms: i64) -> Result<Self> {
         let json: Value = serde_json::from_slice(value)?;
-        let text = |name: &str| json[name].as_str().map(str::to_owned);
+        let text = |name: &str| json.get(name)?.as_str().map(str::to_owned);
         let time = text("event_ts").context("no event_ts")?;
         Ok(Self {
             content: text("content_id"),
@@ -48,7 +48,7 @@ impl Engaged {
             kind: text("event_type").context("no event_type")?,
             at_ms: millis(&time).with_context(|| time.clone())?,
             date: time.get(..10).context("no date")?.to_owned(),
-            duration_ms: json["duration_ms"].as_i64(),
+            duration_ms: json.get("duration_ms").and_then(Value::as_i64),
             published_ms,
         })
     }

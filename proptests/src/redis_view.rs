@@ -112,7 +112,7 @@ pub fn compare(redis: &Redis, prefix: &str, events: &[Engaged], moments: &[i64])
     Ok(())
 }
 
-/// What a HyperLogLog of exactly these users says.
+/// What a `HyperLogLog` of exactly these users says.
 fn estimate(redis: &Redis, counted: &Counted) -> Result<i64> {
     if counted.users.is_empty() {
         return Ok(0);

@@ -63,27 +63,23 @@ async fn twenty_thousand_events_count_once_however_their_deliveries_are_cut_off(
             } else {
                 rng.random_range(0..3)
             };
-            match cut_off(lane.deliver(&batch), turns).await {
-                Some(delivered) => {
-                    // What was cut off before may have arrived meanwhile; then this one must not.
-                    if let Err(error) = delivered {
-                        assert!(
-                            matches!(error, SinkError::Fenced(_)),
-                            "seed {seed}: {error}"
-                        );
-                        break;
-                    }
-                    position = batch.next_offset();
+            let Some(delivered) = cut_off(lane.deliver(&batch), turns).await else {
+                cuts += 1;
+                if rng.random_bool(0.2) {
+                    restarts += 1;
+                    here = sink(&redis);
                 }
-                None => {
-                    cuts += 1;
-                    if rng.random_bool(0.2) {
-                        restarts += 1;
-                        here = sink(&redis);
-                    }
-                    break;
-                }
+                break;
+            };
+            // What was cut off before may have arrived meanwhile; then this one must not.
+            if let Err(error) = delivered {
+                assert!(
+                    matches!(error, SinkError::Fenced(_)),
+                    "seed {seed}: {error}"
+                );
+                break;
             }
+            position = batch.next_offset();
         }
     }
     assert!(

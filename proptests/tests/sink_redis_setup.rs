@@ -185,8 +185,11 @@ async fn a_redis_that_stands_still_is_unavailable_and_then_delivered_to() {
     let logs = logs(&mut ChaCha8Rng::seed_from_u64(11), 1, 500);
     let (mut lane, _) = open(&sink, &logs[0]).await;
     redis.pause();
-    let late = lane.deliver(&logs[0].batch(0, 100)).await;
-    assert!(matches!(late, Err(SinkError::Unavailable(_))), "{late:?}");
+    let given_up = lane.deliver(&logs[0].batch(0, 100)).await;
+    assert!(
+        matches!(given_up, Err(SinkError::Unavailable(_))),
+        "{given_up:?}"
+    );
     redis.resume();
     // The call that was given up may still be made, before or after this.
     while let Err(error) = deliver_what_is_left(&sink, &logs[0]).await {
