@@ -41,11 +41,18 @@ FROM apache/kafka:4.3.1 AS connect
 COPY --from=plugins /plugins/debezium /opt/plugins/debezium
 COPY dev/connect.properties /etc/connect.properties
 
-# An emulator of BigQuery's REST and Storage Write interfaces.
+# An emulator of BigQuery's REST and Storage Write interfaces. Its database starts with an extension that is in a package, too.
 FROM python:3.11.13-slim-bookworm AS bigquery-emulator
-COPY dev/bigquery_emulator.py dev/bigquery_requirements.txt /emulator/
-RUN pip install --no-cache-dir -r /emulator/bigquery_requirements.txt \
-    && useradd --create-home emulator
+COPY dev/emulator.txt /emulator/
+RUN pip install --no-cache-dir -r /emulator/emulator.txt && useradd --create-home emulator
 USER emulator
-RUN python /emulator/bigquery_emulator.py --install-extensions
+RUN python - <<'SCRIPT'
+import os, shutil, site, duckdb
+version, platform = duckdb.sql("SELECT version(), platform FROM pragma_platform()").fetchone()
+kept = os.path.expanduser(f"~/.duckdb/extensions/{version}/{platform}")
+os.makedirs(kept)
+package = f"{site.getsitepackages()[0]}/duckdb_extension_spatial/extensions/{version}/spatial.duckdb_extension"
+shutil.copy(package, kept)
+SCRIPT
+COPY dev/bigquery_emulator.py /emulator/
 ENTRYPOINT ["python", "/emulator/bigquery_emulator.py"]

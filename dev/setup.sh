@@ -38,8 +38,8 @@ check_rust() {
 
 java_version() { java -version 2>&1 | sed -n '1s/.* version "\([0-9]*\).*/\1/p'; }
 
-packages=(binutils ca-certificates curl docker-compose g++ gcc libclang-dev libssl-dev make maven pkg-config postgresql
-    python3 python3-venv unzip util-linux zlib1g-dev)
+packages=(binutils ca-certificates curl docker-compose g++ gcc libclang-dev libssl-dev make maven openssl pkg-config postgresql
+    python3 python3-venv redis-server unzip util-linux zlib1g-dev)
 
 missing_packages() {
     local installed

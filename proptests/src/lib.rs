@@ -1,5 +1,6 @@
 //! What the properties and the end-to-end suites compare thmanyah with, and how they drive it from outside.
 
+pub mod board;
 pub mod bigquery_site;
 pub mod chaos;
 pub mod checker;
@@ -10,6 +11,8 @@ pub mod flow;
 pub mod oracle;
 pub mod pages;
 pub mod published;
+pub mod redis_lane;
+pub mod redis_view;
 pub mod rows;
 pub mod sim;
 pub mod sizes;

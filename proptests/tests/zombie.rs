@@ -4,6 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
+use thmanyah::kafka::{Isolation, OffsetReader, Offsets};
 use thmanyah_dev::{Broker, BrokerOptions, Processor, ProcessorOptions};
 use thmanyah_proptests::deployment::{Deployment, await_until};
 use thmanyah_proptests::flow::{Flow, Group, now_ms};
@@ -41,6 +45,27 @@ fn committed(processor: &Processor) -> Result<f64> {
     let labels = [("outcome", "committed")];
     let count = processor.metric("thmanyah_transactions_total", &labels)?;
     count.context("no such metric")
+}
+
+/// Deletes the input up to the committed positions.
+fn delete_what_is_processed(deployment: &Deployment<'_>) -> Result<()> {
+    let (client, raw) = (
+        deployment.broker.client(),
+        deployment.topic("engagement-events.raw"),
+    );
+    let reader = OffsetReader::new(&client, &deployment.group(), Isolation::Committed)?;
+    let mut processed = TopicPartitionList::new();
+    for (partition, committed) in reader.committed(&raw, 0..PARTITIONS)? {
+        let offset = committed.offset.context("nothing was committed")?;
+        processed.add_partition_offset(&raw, partition, Offset::Offset(offset))?;
+    }
+    let admin: AdminClient<DefaultClientContext> = client.create()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let deleted = runtime.block_on(admin.delete_records(&processed, &AdminOptions::new()))?;
+    for partition in deleted.elements() {
+        partition.error()?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -89,6 +114,8 @@ fn a_zombie_without_a_successor_rejoins_and_goes_on() -> Result<()> {
         group.await_member("asleep-s-0", false)?;
         flow.await_motion(now_ms())?;
         std::thread::sleep(stopped_for());
+        // Retention follows what was committed: where the sleeper would read on there is nothing any more, and nothing is lost.
+        delete_what_is_processed(&deployment)?;
         sleeper.resume();
         group.await_member("asleep-s-0", true)?;
         group.await_owners()?;

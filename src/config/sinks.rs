@@ -153,6 +153,10 @@ impl SinksConfig {
             let problem = "a bearer token is set, too: set one of the two";
             return Err(conflict(layers, "sinks.http.username", problem));
         }
+        if http.username.is_none() && (http.password.is_some() || http.password_file.is_some()) {
+            let problem = "is not set, but its password is";
+            return Err(conflict(layers, "sinks.http.username", problem));
+        }
         Ok(sinks)
     }
 }

@@ -137,6 +137,25 @@ fn judge(topic: &str, error: &KafkaError) -> Result<(), PollFailure> {
     }
 }
 
+/// Reads one partition on from an offset.
+pub(crate) fn read_partition_from<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    let sought = consumer.seek(topic, partition, Offset::Offset(offset), SEEK_TIMEOUT);
+    if sought.is_ok() {
+        return consumer.resume(&list);
+    }
+    // A partition whose position was out of range is stopped for good, and cannot seek: taken in anew it can be read. Where
+    // the seek failed because it was revoked meanwhile, this fails as well.
+    consumer.incremental_unassign(&list)?;
+    consumer.incremental_assign(&list)
+}
+
 impl GroupConsumer for RealConsumer {
     type Group = ConsumerGroupMetadata;
     type Record<'r> = BorrowedMessage<'r>;
@@ -181,8 +200,7 @@ impl GroupConsumer for RealConsumer {
         let topic = &context.topic;
         let mut resumed = TopicPartitionList::with_capacity(positions.len());
         for (partition, offset) in positions {
-            self.seek(topic, *partition, Offset::Offset(*offset), SEEK_TIMEOUT)
-                .and_then(|()| self.resume(&context.list(&[*partition])))
+            read_partition_from(self, topic, *partition, *offset)
                 .and_then(|()| resumed.add_partition_offset(topic, *partition, Offset::End))
                 .map_err(|error| format!("partition {partition}: {error}"))?;
         }

@@ -43,6 +43,7 @@ pub(super) struct Sinks {
     up: Family<Sink, Gauge>,
     breaker_open: Family<Sink, Gauge>,
     paused: Family<Sink, Gauge>,
+    rebuilding: Family<Sink, Gauge>,
 }
 
 /// One sink's handles. A clone is another handle to the same metrics.
@@ -74,6 +75,8 @@ pub struct SinkMetrics {
     pub breaker_open: Gauge,
     /// 1 while an operator has paused it.
     pub paused: Gauge,
+    /// Partitions whose part of the destination is being built from the log, and is not complete yet.
+    pub rebuilding: Gauge,
 }
 
 impl Sinks {
@@ -89,6 +92,7 @@ impl Sinks {
             up: Family::default(),
             breaker_open: Family::default(),
             paused: Family::default(),
+            rebuilding: Family::default(),
         };
         let of = sinks.clone();
         registry.register("sink_events", "Events by what became of them", of.events);
@@ -133,6 +137,11 @@ impl Sinks {
             "1 while an operator has paused it",
             of.paused,
         );
+        registry.register(
+            "sink_rebuilding_partitions",
+            "Partitions whose part of the destination is being built from the log",
+            of.rebuilding,
+        );
         sinks
     }
 
@@ -160,6 +169,7 @@ impl Sinks {
             up: self.up.get_or_create_owned(&sink),
             breaker_open: self.breaker_open.get_or_create_owned(&sink),
             paused: self.paused.get_or_create_owned(&sink),
+            rebuilding: self.rebuilding.get_or_create_owned(&sink),
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::{Process, RunError, now_ms};
 use crate::config::Config;
 use crate::sinks::{
-    self, BatchLimits, BigQuerySink, Destination, LetterSettings, SinkEnd, SinkSettings,
-    SinkSurroundings, StateTopic, Switches,
+    self, BatchLimits, BigQuerySink, Destination, ExternalSink, LetterSettings, RedisSink, SinkEnd,
+    SinkSettings, SinkSurroundings, StateTopic, Switches,
 };
 use std::sync::Arc;
 
@@ -12,20 +12,31 @@ impl Process {
     /// Starts each sink that is set up. None can hold up another, nor anything else.
     pub(super) fn start_sinks(&mut self, switches: &Switches) -> Result<(), RunError> {
         let config = Arc::clone(&self.config);
-        let (roles, sinks) = (&config.roles, &config.sinks);
-        if roles.sink_bigquery && sinks.bigquery.project.is_some() {
-            let states = StateTopic {
-                kafka: self.edge.clone(),
-                topic: config.topics.sinks_state.to_string(),
-                partitions: self.topics.sinks_state_partitions,
-                app: config.app.to_string(),
-            };
-            let limits = BatchLimits {
-                records: sinks.bigquery.batch_records,
-                linger: sinks.bigquery.linger,
-            };
-            let sink = BigQuerySink::new(&sinks.bigquery, states).map_err(SinkEnd::from)?;
-            self.start_sink(sink, limits, switches)?;
+        let sinks = &config.sinks;
+        for name in self.sink_names() {
+            match name {
+                "bigquery" => {
+                    let states = StateTopic {
+                        kafka: self.edge.clone(),
+                        topic: config.topics.sinks_state.to_string(),
+                        partitions: self.topics.sinks_state_partitions,
+                        app: config.app.to_string(),
+                    };
+                    let (records, linger) = (sinks.bigquery.batch_records, sinks.bigquery.linger);
+                    let sink = BigQuerySink::new(&sinks.bigquery, states).map_err(SinkEnd::from)?;
+                    self.start_sink(sink, BatchLimits { records, linger }, switches)?;
+                }
+                "redis" => {
+                    let (records, linger) = (sinks.redis.batch_records, sinks.redis.linger);
+                    let sink = RedisSink::new(&sinks.redis).map_err(SinkEnd::from)?;
+                    self.start_sink(sink, BatchLimits { records, linger }, switches)?;
+                }
+                _ => {
+                    let (records, linger) = (sinks.http.batch_records, sinks.http.linger);
+                    let sink = ExternalSink::new(&sinks.http).map_err(SinkEnd::from)?;
+                    self.start_sink(sink, BatchLimits { records, linger }, switches)?;
+                }
+            }
         }
         Ok(())
     }

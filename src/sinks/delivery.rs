@@ -17,6 +17,11 @@ use tokio_util::sync::CancellationToken;
 /// Bytes of records in one batch.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// How often it is looked whether the log's end was reached.
+const LOOK: Duration = Duration::from_millis(50);
+/// A lane without records for so long is told that it is idle.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// When a batch is whole.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -97,7 +102,7 @@ impl<D: Destination> Delivery<D> {
             opened = self.open() => opened,
             () = drain.cancelled() => return Interrupted::Drained,
         };
-        let (mut lane, start) = match opened {
+        let (mut lane, start, log_end) = match opened {
             Ok(opened) => opened,
             Err(error) => return Interrupted::Failed(error),
         };
@@ -111,9 +116,30 @@ impl<D: Destination> Delivery<D> {
         };
         // The reading thread outlives its deliveries, but for the end of the process.
         let _ = self.shared.seeks.send(seek);
+        let progress = Arc::clone(&self.progress);
+        let mut caught_up = false;
         loop {
+            let first = tokio::select! {
+                first = self.next() => first,
+                () = has_reached(&progress, log_end), if !caught_up => {
+                    caught_up = true;
+                    match lane.caught_up().await {
+                        Ok(()) => continue,
+                        Err(error) => return Interrupted::Failed(error),
+                    }
+                }
+                () = sleep(IDLE) => match lane.idle().await {
+                    Ok(()) => continue,
+                    Err(error) => return Interrupted::Failed(error),
+                },
+                () = drain.cancelled() => return Interrupted::Drained,
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(interrupted) => return interrupted,
+            };
             let batch = tokio::select! {
-                batch = self.next_batch() => batch,
+                batch = self.fill(first) => batch,
                 () = drain.cancelled() => return Interrupted::Drained,
             };
             let batch = match batch {
@@ -152,8 +178,8 @@ impl<D: Destination> Delivery<D> {
         }
     }
 
-    /// Takes the partition over, and says where to read.
-    async fn open(&mut self) -> Result<(D::Lane, i64), SinkError> {
+    /// Takes the partition over, and says where to read, and where the log ends.
+    async fn open(&mut self) -> Result<(D::Lane, i64, i64), SinkError> {
         self.switch.on().await;
         self.frame.breaker.admit().await;
         {
@@ -170,7 +196,7 @@ impl<D: Destination> Delivery<D> {
             .destination
             .open(taken, self.frame.clone())
             .await?;
-        Ok((lane, self.within_log(start, log_start, log_end)))
+        Ok((lane, self.within_log(start, log_start, log_end), log_end))
     }
 
     /// What the brokers know of the partition.
@@ -232,9 +258,9 @@ impl<D: Destination> Delivery<D> {
         }
     }
 
-    /// The next records: as many as there are within the limits. Dropped at an await it loses nothing that is not read again.
-    async fn next_batch(&mut self) -> Result<Batch, Interrupted> {
-        let first = self.next().await?;
+    /// A record and those behind it: as many as there are within the limits. Dropped at an await it loses what it has, which
+    /// is then read again only if the partition is opened anew.
+    async fn fill(&mut self, first: Record) -> Result<Batch, Interrupted> {
         let whole_at = Instant::now() + self.shared.limits.linger;
         let mut bytes = first.value.len();
         let mut records = vec![first];
@@ -255,6 +281,13 @@ impl<D: Destination> Delivery<D> {
             }
         }
         Ok(Batch { records })
+    }
+}
+
+/// Comes back once everything before that position was delivered.
+async fn has_reached(progress: &Progress, position: i64) {
+    while !progress.has_reached(position) {
+        sleep(LOOK).await;
     }
 }
 

@@ -7,6 +7,7 @@ use crate::kafka::TopicId;
 use crate::metrics::SinkMetrics;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An enriched record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,9 @@ pub trait Destination: Send + Sync + 'static {
     /// Name in metrics, logs and dead letters: `sink-` goes before it.
     const NAME: &'static str;
 
+    /// How often positions are committed. Where nothing keeps a better one, a crash repeats what was delivered since.
+    const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
     /// Makes ready and checks what all partitions share, such as a table. Called before anything is opened, and again after
     /// each failure.
     fn prepare(&self) -> impl Future<Output = Result<(), SinkError>> + Send;
@@ -110,4 +114,16 @@ pub trait Lane: Send + 'static {
     /// Delivers a batch whole: each of its records has arrived, or is a dead letter that is durable. May be dropped at any
     /// await, when the partition is lost.
     fn deliver(&mut self, batch: &Batch) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// All was delivered up to where the log ended when the partition was taken, where no record need stand: transactions
+    /// leave marks. Told once.
+    fn caught_up(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Nothing came for a while: time to look whether a destination that can lose what was delivered has lost it. Without new
+    /// events nobody else would find out.
+    fn idle(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }

@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a seek may take.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the request that wakes librdkafka's fetching thread is waited for.
 const WAKE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -206,15 +204,10 @@ impl Group {
 
     /// Reads a partition on from an offset.
     pub(super) fn read_from(&self, partition: i32, offset: i64) -> Result<(), KafkaError> {
-        let (consumer, topic) = (self.consumer(), &self.settings.topic);
-        let place = Offset::Offset(offset);
-        if consumer.seek(topic, partition, place, SEEK_TIMEOUT).is_ok() {
-            return self.resume(partition);
-        }
-        // A partition whose position was out of range is stopped for good, and cannot seek: taken in anew it can be read.
-        let anew = self.one(partition, place);
-        consumer.incremental_unassign(&anew)?;
-        consumer.incremental_assign(&anew)
+        let topic = &self.settings.topic;
+        crate::kafka::read_partition_from(self.consumer(), topic, partition, offset)?;
+        self.wake(partition);
+        Ok(())
     }
 
     /// Stops reading a partition for now.
@@ -226,11 +219,15 @@ impl Group {
     pub(super) fn resume(&self, partition: i32) -> Result<(), KafkaError> {
         self.consumer()
             .resume(&self.one(partition, Offset::Invalid))?;
-        // Resuming wakes nobody: librdkafka's thread of the leader sleeps for up to a second before it looks for partitions
-        // to fetch. Any request to the leader wakes it; that the question is answered does not matter.
+        self.wake(partition);
+        Ok(())
+    }
+
+    /// Resuming wakes nobody: librdkafka's thread of the leader sleeps for up to a second before it looks for partitions to
+    /// fetch. Any request to the leader wakes it; that the question is answered does not matter.
+    fn wake(&self, partition: i32) {
         let end = self.one(partition, Offset::End);
         let _ = self.consumer().offsets_for_times(end, WAKE_TIMEOUT);
-        Ok(())
     }
 
     /// The position of each partition: it moves over transaction markers, too.

@@ -93,6 +93,11 @@ impl Progress {
         }
     }
 
+    /// Whether everything before this position was delivered, and reading goes on behind it.
+    pub(super) fn has_reached(&self, position: i64) -> bool {
+        self.reading.load(Ordering::Acquire) && self.delivered() >= position
+    }
+
     /// When the oldest record that is being delivered was published, in milliseconds since the epoch.
     pub(super) fn oldest_ms(&self) -> Option<i64> {
         Some(self.oldest_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
@@ -227,6 +232,12 @@ mod tests {
         progress.deliver(6);
         progress.read_up_to(7);
         assert_eq!(progress.delivered(), 7);
+        assert!(progress.has_reached(7) && !progress.has_reached(8));
+        progress.stop();
+        assert!(
+            !progress.has_reached(7),
+            "what was delivered before a failure may be read again"
+        );
     }
 
     #[test]

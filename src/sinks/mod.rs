@@ -3,7 +3,9 @@
 //! Reading order: `destination` says what a destination must be able to do; `delivery` is the loop around it, for one
 //! partition; `reader` is the thread that feeds the deliveries, `group` its consumer, `held` what the two know of each other;
 //! `breaker`, `switch` and `condition` say when a destination is left alone, by whom, and how it fares; `letters` where goes
-//! what it refuses; `lag` how far it is behind; then the destinations.
+//! what it refuses; `lag` how far it is behind.
+//!
+//! Then the destinations: `bigquery`, `redis`, `http`.
 
 mod bigquery;
 mod breaker;
@@ -12,17 +14,21 @@ mod delivery;
 mod destination;
 mod group;
 mod held;
+mod http;
 mod lag;
 mod letters;
 mod reader;
+mod redis;
 mod switch;
 
+pub use self::redis::{RedisLane, RedisSink};
 pub use bigquery::{BigQueryLane, BigQuerySink, StateTopic};
 pub use breaker::{Breaker, pause_before};
 pub use condition::Condition;
 pub use delivery::BatchLimits;
 pub use destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
 pub use group::GroupError;
+pub use http::{ExternalLane, ExternalSink};
 pub use letters::{LetterSettings, Letters};
 pub use switch::{Switch, Switches};
 

@@ -18,8 +18,6 @@ use tokio::runtime::Handle;
 const POLL: Duration = Duration::from_millis(20);
 /// Records that are read between two looks at everything else.
 const BURST: usize = 1_000;
-/// How often positions are committed.
-const COMMIT: Duration = Duration::from_secs(1);
 /// Bytes that wait for their delivery, of all partitions of a sink together.
 const BACKLOG: u64 = 32 << 20;
 /// The least that a partition may have waiting.
@@ -65,7 +63,7 @@ impl<D: Destination> Reader<D> {
                 });
             }
             self.tell();
-            if last_commit.elapsed() >= COMMIT {
+            if last_commit.elapsed() >= D::COMMIT_EVERY {
                 last_commit = now();
                 self.commit();
             }
