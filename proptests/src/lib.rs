@@ -1,7 +1,7 @@
 //! What the properties and the end-to-end suites compare thmanyah with, and how they drive it from outside.
 
-pub mod board;
 pub mod bigquery_site;
+pub mod board;
 pub mod chaos;
 pub mod checker;
 pub mod deployment;
