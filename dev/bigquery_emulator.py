@@ -36,7 +36,8 @@ def keep_no_snapshots():
 
 
 def insert_beside_queries():
-    """Appends shared one connection with the event loop of the queries, and both waited for each other for ever."""
+    """Appends shared one connection with the event loop of the queries: both waited for each other for ever, or a query was given
+    the result of an append. So the catalogue is not told how many rows there are, either: that too goes through the shared one."""
     from bqemulator.grpc_api import write_servicer
 
     local = threading.local()
@@ -59,10 +60,6 @@ def insert_beside_queries():
                 cursor.execute(f"INSERT INTO {table} SELECT * FROM {name}")
             finally:
                 cursor.unregister(name)
-            found = self._ctx.catalog.get_table(*place)
-            if found is not None:
-                held = found.num_rows + rows.num_rows
-                self._ctx.catalog.update_table(found.model_copy(update={"num_rows": held}))
             self._ctx.snapshots.record_change(*place)
 
     write_servicer.BigQueryWriteHandler._flush_to_target = flush_to_target

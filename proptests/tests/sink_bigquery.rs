@@ -179,7 +179,7 @@ fn two_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let site = Site::new(&stage, "fight", 1)?;
-    let written = site.fill(&stage, 1, 5_000)?;
+    let written = site.fill(&stage, 1, 3_000)?;
     let state = site.topic("sinks.state");
     let compacted = Topic::new(&state, 1).with("cleanup.policy", "compact");
     stage.broker.create_topics(&[compacted])?;

@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long one answer is waited for.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A connection that is open and silent is asked for a sign of life this often.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Rows of one request, in bytes: BigQuery takes 10 MB, with everything.
 pub(super) const REQUEST_BYTES: usize = 9_000_000;
 /// The largest message on the wire.
@@ -300,11 +300,12 @@ fn verdict(
         tonic::Code::NotFound | tonic::Code::OutOfRange | tonic::Code::DataLoss => Err(again()),
         tonic::Code::InvalidArgument
         | tonic::Code::PermissionDenied
-        | tonic::Code::Unauthenticated
         | tonic::Code::Unimplemented => Err(wrong()),
         tonic::Code::Ok
         | tonic::Code::Cancelled
         | tonic::Code::Unknown
+        // The token of a call that has been open for long: the next one brings its own.
+        | tonic::Code::Unauthenticated
         | tonic::Code::DeadlineExceeded
         | tonic::Code::ResourceExhausted
         | tonic::Code::Aborted
@@ -385,6 +386,7 @@ mod tests {
                 tonic::Code::Ok
                     | tonic::Code::Cancelled
                     | tonic::Code::Unknown
+                    | tonic::Code::Unauthenticated
                     | tonic::Code::DeadlineExceeded
                     | tonic::Code::ResourceExhausted
                     | tonic::Code::Aborted
