@@ -15,7 +15,7 @@ use crate::{Error, cache, free_port};
 
 /// The project that the emulator has.
 const PROJECT: &str = "thmanyah";
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const LAUNCHER: &str = include_str!("../bigquery_emulator.py");
 
@@ -140,7 +140,7 @@ impl BigQuery {
                 "queries/{}?pageToken={token}",
                 job.unwrap_or_default()
             ));
-            page = answered(&url, request(Method::GET, &url, None)?)?;
+            page = answered(&url, &request(Method::GET, &url, None)?)?;
             rows.extend(rows_of(&page));
         }
         Ok(rows)
@@ -149,11 +149,11 @@ impl BigQuery {
     fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
         let url = self.url(path);
         let answer = request(Method::POST, &url, Some(body))?;
-        answered(&url, answer)
+        answered(&url, &answer)
     }
 }
 
-fn answered(url: &str, answer: Answer) -> Result<Value, Error> {
+fn answered(url: &str, answer: &Answer) -> Result<Value, Error> {
     let wrong = |reason: String| Error::Http {
         url: url.into(),
         reason,

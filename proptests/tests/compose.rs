@@ -245,7 +245,7 @@ fn the_processor_starts_as_it_is_told_there() -> Result<(), thmanyah_dev::Error>
         options.env.push((name, elsewhere));
     }
     let mut processor = Processor::spawn(options)?;
-    processor.await_ready(Duration::from_secs(60))?;
+    processor.await_ready(Duration::from_mins(1))?;
     assert_eq!(processor.get(&path)?.status, 200, "{path}");
     Ok(())
 }

@@ -51,13 +51,13 @@ impl Auth {
         match token.token() {
             Some(token) => Ok(Some(token.to_owned())),
             None => Err(misconfigured(
-                "the answer to the request for a token holds none".to_owned(),
+                "the answer to the request for a token holds none",
             )),
         }
     }
 }
 
-fn misconfigured(problem: String) -> SinkError {
+fn misconfigured(problem: &str) -> SinkError {
     SinkError::Misconfigured(format!("{problem}; see `sinks.bigquery.credentials_file`"))
 }
 
@@ -67,7 +67,9 @@ fn refused(error: Error) -> SinkError {
         Error::HttpError(_) | Error::HttpClientError(_) => {
             SinkError::Unavailable(format!("cannot ask for a token for BigQuery: {error}"))
         }
-        error => misconfigured(format!("the credentials for BigQuery are refused: {error}")),
+        error => misconfigured(&format!(
+            "the credentials for BigQuery are refused: {error}"
+        )),
     }
 }
 
@@ -82,7 +84,7 @@ fn default_file() -> Option<PathBuf> {
 
 async fn from_file(file: &Path) -> Result<DefaultAuthenticator, SinkError> {
     let wrong = |problem: &dyn std::fmt::Display| {
-        misconfigured(format!(
+        misconfigured(&format!(
             "cannot use the credentials in {}: {problem}",
             file.display()
         ))
@@ -115,5 +117,5 @@ async fn from_machine() -> Result<DefaultAuthenticator, SinkError> {
         ApplicationDefaultCredentialsTypes::InstanceMetadata(machine) => machine.build().await,
         ApplicationDefaultCredentialsTypes::ServiceAccount(account) => account.build().await,
     };
-    built.map_err(|error| misconfigured(format!("there are no credentials for BigQuery: {error}")))
+    built.map_err(|error| misconfigured(&format!("there are no credentials for BigQuery: {error}")))
 }

@@ -175,18 +175,13 @@ fn requests(rows: Vec<Encoded<'_>>) -> Vec<Vec<Encoded<'_>>> {
     let mut size = usize::MAX;
     for row in rows {
         let bytes = row.bytes.len() + ROW_FRAME;
-        match requests
-            .last_mut()
-            .filter(|_| size.saturating_add(bytes) <= REQUEST_BYTES)
-        {
-            Some(request) => {
-                size += bytes;
-                request.push(row);
-            }
-            None => {
-                size = bytes;
-                requests.push(vec![row]);
-            }
+        let open = requests.last_mut();
+        if let Some(request) = open.filter(|_| size.saturating_add(bytes) <= REQUEST_BYTES) {
+            size += bytes;
+            request.push(row);
+        } else {
+            size = bytes;
+            requests.push(vec![row]);
         }
     }
     requests

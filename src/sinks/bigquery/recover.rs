@@ -241,13 +241,12 @@ fn decide(
             Decision::GoOn(held.max.max(base))
         }
         Before::OtherTable => Decision::GoOn(held.max),
-        Before::Nothing if held.max.is_none() => Decision::GoOn(None),
+        Before::Nothing | Before::OtherTopic(_) if held.max.is_none() => Decision::GoOn(None),
         Before::Nothing if accept => Decision::GoOn(held.max.max(hint)),
         Before::Nothing => Decision::Stop(format!(
             "it holds rows, and nothing is recorded of who wrote them: was the topic `topics.sinks_state` deleted, or is \
              there another app{accepting}"
         )),
-        Before::OtherTopic(_) if held.max.is_none() => Decision::GoOn(None),
         Before::OtherTopic(id) => Decision::Stop(format!(
             "it holds rows of an enriched topic that was deleted (id {id}), whose offsets the new one uses again: set their \
              `_kafka_partition` to NULL, or name another table by `sinks.bigquery.table`"

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const URL: &str = "https://bigquery.googleapis.com/bigquery/v2";
 /// How long one request may take. A query that takes longer is asked about again.
-const REQUEST: Duration = Duration::from_secs(60);
+const REQUEST: Duration = Duration::from_mins(1);
 /// How long BigQuery waits with the answer to a query.
 const QUERY_MS: u64 = 20_000;
 /// How often a query is asked about before it is given up.

@@ -24,7 +24,7 @@ const RECORD_BYTES: u64 = 64 << 10;
 /// One wait for a record.
 const POLL: Duration = Duration::from_millis(100);
 /// For how long the topic is read: much longer than an open transaction can hold a reader back.
-const READ: Duration = Duration::from_secs(60);
+const READ: Duration = Duration::from_mins(1);
 
 /// Where the state is kept.
 #[derive(Clone)]
@@ -66,7 +66,7 @@ impl State {
 
 /// A topic's id as the state tells it.
 pub(super) fn hexadecimal(id: &TopicId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    uuid::Uuid::from_bytes(*id).simple().to_string()
 }
 
 /// A partition that was taken: whoever had it before can record nothing any more.

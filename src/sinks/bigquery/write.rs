@@ -23,9 +23,9 @@ const URL: &str = "https://bigquerystorage.googleapis.com";
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long one answer is waited for.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// A connection that is open and silent is asked for a sign of life this often.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// Rows of one request, in bytes: BigQuery takes 10 MB, with everything.
 pub(super) const REQUEST_BYTES: usize = 9_000_000;
 /// The largest message on the wire.

@@ -69,7 +69,12 @@ fn http_date(text: &str) -> Option<i64> {
         strtime::parse(form, text.trim()).ok()?.to_datetime().ok()
     };
     let date = FORMS.iter().find_map(read)?;
-    Some(TimeZone::UTC.to_timestamp(date).ok()?.as_second())
+    // The last two days of the year 9999 are more than a timestamp holds.
+    Some(
+        TimeZone::UTC
+            .to_timestamp(date)
+            .map_or(i64::MAX, jiff::Timestamp::as_second),
+    )
 }
 
 #[cfg(test)]
