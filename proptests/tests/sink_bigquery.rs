@@ -1,5 +1,9 @@
 //! Each event once in BigQuery, whatever becomes of who writes it.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,7 +26,7 @@ use thmanyah_proptests::published::Written;
 use thmanyah_proptests::table::{await_count, count, must_equal};
 use tokio_util::sync::CancellationToken;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// A killed client leaves a connection behind in the emulator, which has 256.
 const KILLS_PER_EMULATOR: usize = 50;
 
@@ -175,15 +179,15 @@ fn record(written: &Written) -> Record {
 
 #[test]
 fn two_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
-    let stage = stage();
+    let parts = stage();
     let seed: u64 = rand::random();
     println!("seed {seed}");
-    let site = Site::new(&stage, "fight", 1)?;
-    let written = site.fill(&stage, 1, 3_000)?;
+    let site = Site::new(&parts, "fight", 1)?;
+    let written = site.fill(&parts, 1, 3_000)?;
     let state = site.topic("sinks.state");
     let compacted = Topic::new(&state, 1).with("cleanup.policy", "compact");
-    stage.broker.create_topics(&[compacted])?;
-    let config = configuration(&stage, "fight")?;
+    parts.broker.create_topics(&[compacted])?;
+    let config = configuration(&parts, "fight")?;
     let bigquery: &BigQueryConfig = &config.sinks.bigquery;
     let log = Arc::new(written.iter().flatten().map(record).collect());
     let (opened, done) = (Arc::default(), Arc::default());
@@ -205,5 +209,5 @@ fn two_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
     }
     println!("{} streams were opened", opened.load(Ordering::Relaxed));
     assert!(opened.load(Ordering::Relaxed) > 2, "nobody fought");
-    must_equal(&stage.bigquery, &site.table(), &written)
+    must_equal(&parts.bigquery, &site.table(), &written)
 }

@@ -1,5 +1,9 @@
 //! The BigQuery sink when something is wrong: one clear message, the process stays up, and goes on by itself once it is right.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +17,7 @@ use thmanyah_proptests::published::Written;
 use thmanyah_proptests::table::{await_count, must_equal};
 use thmanyah_proptests::topics::read_back;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn create_dataset(stage: &Stage, name: &str) -> Result<()> {
     let reference = json!({"projectId": stage.bigquery.project(), "datasetId": name});

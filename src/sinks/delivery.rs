@@ -196,7 +196,7 @@ impl<D: Destination> Delivery<D> {
             .destination
             .open(taken, self.frame.clone())
             .await?;
-        Ok((lane, self.within_log(start, log_start, log_end), log_end))
+        Ok((lane, self.within_log(start, log_start, log_end)?, log_end))
     }
 
     /// What the brokers know of the partition.
@@ -221,8 +221,9 @@ impl<D: Destination> Delivery<D> {
             .map_err(|error: crate::kafka::OffsetsError| unavailable(error.to_string()))
     }
 
-    /// A position that the log does not hold cannot be read from.
-    fn within_log(&self, start: i64, log_start: i64, log_end: i64) -> i64 {
+    /// A position before the log's start cannot be read from. One behind its end is left alone: the brokers may be about to
+    /// tell a later end, and to begin again would deliver everything twice.
+    fn within_log(&self, start: i64, log_start: i64, log_end: i64) -> Result<i64, SinkError> {
         let (topic, partition) = (&self.shared.topic, self.partition);
         if start < log_start {
             let lost = log_start - start;
@@ -232,17 +233,15 @@ impl<D: Destination> Delivery<D> {
                 partition,
                 "up to {lost} events were deleted from the topic before they were delivered: raise its retention.ms"
             );
-            return log_start;
+            return Ok(log_start);
         }
         if start > log_end {
-            tracing::error!(
-                topic,
-                partition,
-                "delivered up to {start}, but the topic ends at {log_end}: it lost records, or is another one; reading it from its start"
-            );
-            return log_start;
+            return Err(SinkError::Unavailable(format!(
+                "partition {partition} of `{topic}` is delivered up to {start}, but ends at {log_end}: if that stays so, it has \
+                 lost records, and the group's offset of this partition has to be reset"
+            )));
         }
-        start
+        Ok(start)
     }
 
     /// The next record that was read since the last seek.
