@@ -136,20 +136,20 @@ fn show_destinations(pipeline: &Pipeline, read: &ReadBack, screen: &Screen) -> R
         rows == read.published && different == read.published,
     );
     let answer = destinations.external.get("/seen")?.body;
-    let seen: Totals = serde_json::from_str(&answer).context("what the mock tells")?;
+    let external: Totals = serde_json::from_str(&answer).context("what the mock tells")?;
     let told = format!(
         "{:>8}  {} duplicates",
-        grouped(seen.distinct),
-        grouped(seen.duplicates)
+        grouped(external.distinct),
+        grouped(external.duplicates)
     );
     check(
         "POSTs to the external",
         &told,
-        seen.distinct == read.published,
+        external.distinct == read.published,
     );
-    let call = ["FCALL_RO", "thmanyah_top", "1", "{thm}", "10"];
-    screen.figure("Redis", &call.join(" "));
-    let board = destinations.redis.command(&call)?;
+    let top_ten = ["FCALL_RO", "thmanyah_top", "1", "{thm}", "10"];
+    screen.figure("Redis", &top_ten.join(" "));
+    let board = destinations.redis.command(&top_ten)?;
     let lines: Vec<&str> = board.lines().collect();
     for (place, pair) in (1..).zip(lines.chunks_exact(2)) {
         let [content, millis] = pair else { continue };
