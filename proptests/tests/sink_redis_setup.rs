@@ -209,12 +209,26 @@ async fn deliver_what_is_left(sink: &RedisSink, log: &Log) -> Result<(), SinkErr
 
 /// Two nodes of one cluster; the second has all slots.
 fn cluster() -> [Redis; 2] {
-    let start = || Redis::start(RedisOptions::default().with("cluster-enabled", "yes")).unwrap();
-    let [empty, full] = [start(), start()];
+    // By default the nodes would talk on a port 10,000 above, which may be somebody else's.
+    let start = || {
+        let bus = free_port().unwrap().to_string();
+        let options = RedisOptions::default().with("cluster-enabled", "yes");
+        (
+            Redis::start(options.with("cluster-port", &bus)).unwrap(),
+            bus,
+        )
+    };
+    let [(empty, _), (full, bus)] = [start(), start()];
     full.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
         .unwrap();
     empty
-        .command(&["CLUSTER", "MEET", "127.0.0.1", &full.port().to_string()])
+        .command(&[
+            "CLUSTER",
+            "MEET",
+            "127.0.0.1",
+            &full.port().to_string(),
+            &bus,
+        ])
         .unwrap();
     for node in [&empty, &full] {
         await_until(LIMIT, "the nodes to know each other", || {

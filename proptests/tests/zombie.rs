@@ -10,6 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use thmanyah::kafka::{Isolation, OffsetReader, Offsets};
 use thmanyah_dev::{Broker, BrokerOptions, Processor, ProcessorOptions};
 use thmanyah_proptests::deployment::{Deployment, await_until};
+use thmanyah_proptests::feed::play;
 use thmanyah_proptests::flow::{Flow, Group, now_ms};
 use thmanyah_proptests::sizes::is_full;
 
@@ -114,8 +115,6 @@ fn a_zombie_without_a_successor_rejoins_and_goes_on() -> Result<()> {
         group.await_member("asleep-s-0", false)?;
         flow.await_motion(now_ms())?;
         std::thread::sleep(stopped_for());
-        // Retention follows what was committed: where the sleeper would read on there is nothing any more, and nothing is lost.
-        delete_what_is_processed(&deployment)?;
         sleeper.resume();
         group.await_member("asleep-s-0", true)?;
         group.await_owners()?;
@@ -126,4 +125,39 @@ fn a_zombie_without_a_successor_rejoins_and_goes_on() -> Result<()> {
         })?;
         flow.await_motion(now_ms())
     })
+}
+
+/// Retention follows what was committed: where the sleeper would read on there is nothing any more, and nothing is lost.
+#[test]
+fn a_zombie_whose_input_was_processed_and_deleted_meanwhile_goes_on() -> Result<()> {
+    let broker = broker()?;
+    let deployment = Deployment::new(&broker, "passed", PARTITIONS)?;
+    let mut sleeper = deployment.start_with(options(&deployment, "s"))?;
+    let group = Group::of(&deployment)?;
+    group.await_owners()?;
+    let send = |ids: std::ops::RangeInclusive<i64>| {
+        let rows: Vec<_> = ids.map(|id| play(id, None)).collect();
+        deployment.send_events(&rows)
+    };
+    send(1..=200)?;
+    deployment.await_total("what was sent first", |ledger| ledger.enriched == 200)?;
+    sleeper.pause();
+    group.await_member("passed-s-0", false)?;
+    let _other = deployment.start_with(options(&deployment, "t"))?;
+    send(201..=400)?;
+    deployment.await_total("what was sent meanwhile", |ledger| ledger.enriched == 400)?;
+    delete_what_is_processed(&deployment)?;
+    sleeper.resume();
+    group.await_member("passed-s-0", true)?;
+    group.await_owners()?;
+    send(401..=600)?;
+    deployment.await_total("what was sent after it", |ledger| ledger.enriched == 600)?;
+    let before = committed(&sleeper)?;
+    send(601..=800)?;
+    await_until(LIMIT, "the sleeper's own transactions", || {
+        ensure!(sleeper.ended().is_none(), "it ended: {:?}", sleeper.ended());
+        Ok((committed(&sleeper)? > before).then_some(()))
+    })?;
+    deployment.await_total("everything", |ledger| ledger.enriched == 800)?;
+    Ok(())
 }

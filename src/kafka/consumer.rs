@@ -153,7 +153,9 @@ pub(crate) fn read_partition_from<C: ConsumerContext>(
     // A partition whose position was out of range is stopped for good, and cannot seek: taken in anew it can be read. Where
     // the seek failed because it was revoked meanwhile, this fails as well.
     consumer.incremental_unassign(&list)?;
-    consumer.incremental_assign(&list)
+    consumer.incremental_assign(&list)?;
+    // A pause outlives that.
+    consumer.resume(&list)
 }
 
 impl GroupConsumer for RealConsumer {
@@ -177,8 +179,9 @@ impl GroupConsumer for RealConsumer {
         *self.context().member.lock() = ffi::member_id(self.client());
         // IMPORTANT: a number, never a logical offset such as the end. librdkafka asks the broker what that is, and when the
         // answer comes after the pause or a later seek it asks again half a second later and goes there, whatever was
-        // sought meanwhile: the records in between would never be read. The number itself does not matter: the pause takes
-        // hold before anything is fetched, and an answer from before it is dropped.
+        // sought meanwhile: the records in between would never be read. The number itself does not matter: an answer to a fetch
+        // from before the pause is dropped, and where the log begins later than the number, the position is out of range, which
+        // the barrier heals.
         list.set_all_offsets(Offset::Offset(0))
             .and_then(|()| self.incremental_assign(&list))
             .and_then(|()| self.pause(&list))

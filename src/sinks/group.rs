@@ -78,7 +78,7 @@ impl ConsumerContext for Rebalancing {
             .collect();
         let answered = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // A number, never a logical offset: a late answer to what that is would move the position after a seek. It does
-            // not matter which: the pause takes hold before anything is fetched.
+            // not matter which: what is fetched from it before the pause is dropped, or is out of range.
             changed
                 .set_all_offsets(Offset::Offset(0))
                 .and_then(|()| consumer.incremental_assign(changed))

@@ -80,8 +80,11 @@ impl<D: Destination> Reader<D> {
             match self.group.poll(wait)? {
                 Polled::Nothing => return Ok(()),
                 Polled::OutOfRange => self.partitions.each(|_, held| {
-                    // A delivery that is gone has nothing to reopen.
-                    let _ = held.inbox.send(Message::Reopen);
+                    // Before its first seek a partition is read from nowhere in particular. A delivery that is gone has
+                    // nothing to reopen.
+                    if held.seek > 0 {
+                        let _ = held.inbox.send(Message::Reopen);
+                    }
                 }),
                 Polled::Record(message) => {
                     let record = Record {
