@@ -10,7 +10,7 @@ export RUSTDOCFLAGS = $(RUSTFLAGS)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-full check bench chaos simulate simulate-mutants
+.PHONY: help setup build demo test test-full check bench chaos chaos-sinks simulate simulate-mutants
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,10 +47,16 @@ simulate-mutants: ## breaks the product in known ways, each of which the simulat
 	@cargo build --release -p thmanyah-proptests --bin mutants
 	@$${CARGO_TARGET_DIR:-target}/release/mutants $(MUTANTS)
 
-bench: build ## micro-benches, the processor beside a bare copy loop, a cold restore beside a bare reader
+bench: build ## micro-benches, the processor beside a bare copy loop, a cold restore and each sink beside a bare reader
 	cargo bench --workspace --bench codec --bench state
 	@$${CARGO_TARGET_DIR:-target}/release/processor
 	@$${CARGO_TARGET_DIR:-target}/release/restore
+	@$${CARGO_TARGET_DIR:-target}/release/sinks
 
 chaos: build ## 200 faults against three brokers and three instances: CHAOS_FAULTS=n CHAOS_SEED=s
 	@$${CARGO_TARGET_DIR:-target}/release/chaos
+
+# SINK_KILLS=n kills each so often.
+chaos-sinks: build ## each sink killed 200 times and more while it delivers, then compared with what was published
+	SINK_KILLS=$(or $(SINK_KILLS),200) cargo test --release -p thmanyah-proptests --no-fail-fast \
+		--test sink_bigquery --test sink_redis --test sink_http -- --nocapture --test-threads 1

@@ -38,8 +38,8 @@ check_rust() {
 
 java_version() { java -version 2>&1 | sed -n '1s/.* version "\([0-9]*\).*/\1/p'; }
 
-packages=(binutils ca-certificates curl g++ gcc libclang-dev libssl-dev make maven pkg-config postgresql unzip util-linux
-    zlib1g-dev)
+packages=(binutils ca-certificates curl docker-compose g++ gcc libclang-dev libssl-dev make maven openssl pkg-config postgresql
+    python3 python3-venv redis-server unzip util-linux zlib1g-dev)
 
 missing_packages() {
     local installed
@@ -152,6 +152,26 @@ int main() { std::cout << rocksdb::GetRocksVersionAsString(true); }
 C++
     c++ -o "$work/version" "$work/version.cc" "$library" "-Wl,-rpath,$(dirname "$library")" 2>&1 &&
         "$work/version" || echo unknown
+}
+
+emulator_stamp="$(cksum <"$here/emulator.txt")"
+need_emulator() {
+    ! { stamped "$cache/stamp/emulator" "$emulator_stamp" && "$cache/bqemulator/venv/bin/python" -c 'import bqemulator' 2>/dev/null; }
+}
+
+# A virtual environment cannot be moved, so it is made in its place; the stamp comes last.
+fetch_emulator() {
+    local home=$cache/bqemulator/home python=$cache/bqemulator/venv/bin/python version platform
+    rm -rf "$cache/bqemulator"
+    python3 -m venv "$cache/bqemulator/venv"
+    "$python" -m pip install -q --disable-pip-version-check -r "$here/emulator.txt"
+    # The emulator starts with an extension of DuckDB, which it would fetch from the net: it is in a package, too.
+    read -r version platform < <("$python" -c 'import duckdb
+print(*duckdb.sql("SELECT version(), platform FROM pragma_platform()").fetchone())')
+    mkdir -p "$home/.duckdb/extensions/$version/$platform"
+    cp "$cache"/bqemulator/venv/lib/python3*/site-packages/duckdb_extension_spatial/extensions/"$version"/spatial.duckdb_extension \
+        "$home/.duckdb/extensions/$version/$platform/"
+    stamp "$cache/stamp/emulator" "$emulator_stamp"
 }
 
 # ---- What is prepared: a formatted log directory and archives of loaded classes, which halve each start -------------------
@@ -307,6 +327,10 @@ fi
 if need_jars kafka "$cache/jars/kafka" || need_jars connect "$cache/jars/connect" ||
     need_jars debezium "$cache/plugins/debezium" || need_prepare; then
     launch stack "Kafka and Connect $kafka, Debezium $debezium" "$network" stack
+fi
+if need_emulator; then
+    launch emulator "the BigQuery emulator" "if a download failed: is the network up, and does pip reach its index?
+      Then run \`make setup\` again." fetch_emulator
 fi
 if $build; then
     launch compile "compiling the workspace" "see the messages above" compile

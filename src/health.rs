@@ -15,6 +15,8 @@ pub const STUCK_AFTER_MS: i64 = 60_000;
 pub struct Health {
     workers: Mutex<BTreeMap<String, Arc<Progress>>>,
     components: Mutex<BTreeMap<String, Component>>,
+    /// Sinks whose destination does not take what it gets, and why.
+    unwell: Mutex<BTreeMap<String, String>>,
     stuck_after_ms: i64,
     /// Until this moment nobody counts as stuck: the brokers were away.
     excused_until_ms: AtomicI64,
@@ -123,6 +125,7 @@ impl Health {
         Self {
             workers: Mutex::default(),
             components: Mutex::default(),
+            unwell: Mutex::default(),
             stuck_after_ms: limit.as_millis() as i64,
             excused_until_ms: AtomicI64::new(i64::MIN),
         }
@@ -188,6 +191,23 @@ impl Health {
     /// A component is not needed any more, as a partition that moved away.
     pub fn forget(&self, name: &str) {
         self.components.lock().remove(name);
+    }
+
+    /// A sink's destination does not take what it gets. That is no lack of readiness: everything else goes on.
+    pub fn set_unwell(&self, sink: &str, reason: &str) {
+        self.unwell
+            .lock()
+            .insert(sink.to_owned(), reason.to_owned());
+    }
+
+    /// A sink delivers again.
+    pub fn set_well(&self, sink: &str) {
+        self.unwell.lock().remove(sink);
+    }
+
+    /// Sinks whose destination does not take what it gets, and why.
+    pub fn unwell(&self) -> BTreeMap<String, String> {
+        self.unwell.lock().clone()
     }
 
     /// The component of that name.

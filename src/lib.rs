@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod progress;
 pub mod recent;
 pub mod shutdown;
+pub mod sinks;
 // The loop, and the process around it.
 pub mod run;
 // What a person types.

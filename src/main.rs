@@ -10,6 +10,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[allow(clippy::print_stderr, reason = "the one message of a failure")]
 fn main() -> ExitCode {
+    // Every client that speaks TLS takes the provider of the process. Only the first call counts, and this is it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match dispatch(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["logging", "metrics", "health", "shutdown"],
     &["progress"],
     &["kafka"],
-    &["content", "recent"],
+    &["content", "recent", "sinks"],
     &["http"],
     &["run"],
     &["commands"],

@@ -126,6 +126,47 @@ fn a_clock_that_steps_back_and_forth_gives_up_on_nothing_that_is_there() {
 }
 
 #[test]
+fn a_process_that_stood_still_while_retention_passed_it_goes_on() {
+    let shape = Shape {
+        partitions: 2,
+        content_partitions: 1,
+        nodes: 2,
+        workers: 1,
+        transaction_steps: 5,
+        seen_containers: 4,
+        wakeups: 64,
+        real_stores: false,
+    };
+    assert_scenario_holds(shape, |seed| {
+        let event = |partition, id| Step::Event {
+            partition,
+            id,
+            content: None,
+        };
+        let run = |seed, turns| Step::Run { seed, turns };
+        let sleep = Fault::Stop {
+            point: Point::AfterOffsets,
+            nth: 0,
+            turns: 400,
+            successor: false,
+            alone: false,
+        };
+        vec![
+            run(seed, 80),
+            event(0, 1),
+            event(1, 2),
+            Step::Arm {
+                node: (seed % 2) as u8,
+                fault: sleep,
+            },
+            run(seed + 1000, 60),
+            Step::Retain { input: true },
+            run(seed + 2000, 60),
+        ]
+    });
+}
+
+#[test]
 fn twenty_thousand_schedules_violate_nothing_and_reach_every_crash_point() {
     let explored = explore(0..20_000, false, false);
     assert_holds(&explored, false);

@@ -4,8 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
+use thmanyah::kafka::{Isolation, OffsetReader, Offsets};
 use thmanyah_dev::{Broker, BrokerOptions, Processor, ProcessorOptions};
 use thmanyah_proptests::deployment::{Deployment, await_until};
+use thmanyah_proptests::feed::play;
 use thmanyah_proptests::flow::{Flow, Group, now_ms};
 use thmanyah_proptests::sizes::is_full;
 
@@ -41,6 +46,27 @@ fn committed(processor: &Processor) -> Result<f64> {
     let labels = [("outcome", "committed")];
     let count = processor.metric("thmanyah_transactions_total", &labels)?;
     count.context("no such metric")
+}
+
+/// Deletes the input up to the committed positions.
+fn delete_what_is_processed(deployment: &Deployment<'_>) -> Result<()> {
+    let (client, raw) = (
+        deployment.broker.client(),
+        deployment.topic("engagement-events.raw"),
+    );
+    let reader = OffsetReader::new(&client, &deployment.group(), Isolation::Committed)?;
+    let mut processed = TopicPartitionList::new();
+    for (partition, committed) in reader.committed(&raw, 0..PARTITIONS)? {
+        let offset = committed.offset.context("nothing was committed")?;
+        processed.add_partition_offset(&raw, partition, Offset::Offset(offset))?;
+    }
+    let admin: AdminClient<DefaultClientContext> = client.create()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let deleted = runtime.block_on(admin.delete_records(&processed, &AdminOptions::new()))?;
+    for partition in deleted.elements() {
+        partition.error()?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -99,4 +125,39 @@ fn a_zombie_without_a_successor_rejoins_and_goes_on() -> Result<()> {
         })?;
         flow.await_motion(now_ms())
     })
+}
+
+/// Retention follows what was committed: where the sleeper would read on there is nothing any more, and nothing is lost.
+#[test]
+fn a_zombie_whose_input_was_processed_and_deleted_meanwhile_goes_on() -> Result<()> {
+    let broker = broker()?;
+    let deployment = Deployment::new(&broker, "passed", PARTITIONS)?;
+    let mut sleeper = deployment.start_with(options(&deployment, "s"))?;
+    let group = Group::of(&deployment)?;
+    group.await_owners()?;
+    let send = |ids: std::ops::RangeInclusive<i64>| {
+        let rows: Vec<_> = ids.map(|id| play(id, None)).collect();
+        deployment.send_events(&rows)
+    };
+    send(1..=200)?;
+    deployment.await_total("what was sent first", |ledger| ledger.enriched == 200)?;
+    sleeper.pause();
+    group.await_member("passed-s-0", false)?;
+    let _other = deployment.start_with(options(&deployment, "t"))?;
+    send(201..=400)?;
+    deployment.await_total("what was sent meanwhile", |ledger| ledger.enriched == 400)?;
+    delete_what_is_processed(&deployment)?;
+    sleeper.resume();
+    group.await_member("passed-s-0", true)?;
+    group.await_owners()?;
+    send(401..=600)?;
+    deployment.await_total("what was sent after it", |ledger| ledger.enriched == 600)?;
+    let before = committed(&sleeper)?;
+    send(601..=800)?;
+    await_until(LIMIT, "the sleeper's own transactions", || {
+        ensure!(sleeper.ended().is_none(), "it ended: {:?}", sleeper.ended());
+        Ok((committed(&sleeper)? > before).then_some(()))
+    })?;
+    deployment.await_total("everything", |ledger| ledger.enriched == 800)?;
+    Ok(())
 }

@@ -150,7 +150,8 @@ pub struct SettingFlags {
     /// How long an event waits for its content, such as 7.5s [default: 60s]
     #[arg(long, value_name = "DURATION")]
     deadline: Option<String>,
-    /// What this instance runs: some of materializer, enricher, api [default: all]
+    /// What this instance runs: some of materializer, enricher, api, sink-bigquery, sink-redis, sink-http
+    /// [default: all that is set up]
     #[arg(long, value_name = "ROLE,…")]
     roles: Option<String>,
     /// Base URLs of the other instances

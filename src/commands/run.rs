@@ -21,6 +21,7 @@ pub(super) fn run(flags: &SettingFlags) -> Result<(), Failure> {
         names: &config.topics,
         content: &config.content,
         recent: &config.recent,
+        sinks: &config.sinks,
     };
     let Some(topics) = plan.ensure(&stop)? else {
         return Ok(());

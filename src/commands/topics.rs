@@ -3,7 +3,7 @@
 use super::Failure;
 use super::args::SettingFlags;
 use crate::config::{
-    Config, ContentConfig, KafkaConfig, Layers, LogConfig, RecentConfig, TopicNames,
+    Config, ContentConfig, KafkaConfig, Layers, LogConfig, RecentConfig, SinksConfig, TopicNames,
 };
 use crate::kafka::topics::{Plan, TopicReport};
 use crate::logging;
@@ -21,6 +21,7 @@ pub(super) fn topics(flags: &SettingFlags, json: bool) -> Result<(), Failure> {
         names: &TopicNames::load(&layers)?,
         content: &ContentConfig::load(&layers)?,
         recent: &RecentConfig::load(&layers)?,
+        sinks: &SinksConfig::load(&layers)?,
     };
     let mut report = Vec::new();
     let outcome = plan.ensure_and_report(&mut report, &CancellationToken::new());

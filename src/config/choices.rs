@@ -50,6 +50,7 @@ choice!(LogFormat {
 });
 
 /// What an instance runs.
+#[allow(clippy::struct_excessive_bools, reason = "one for each role")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// Turns `content.raw` into the content changelog.
@@ -58,10 +59,16 @@ pub struct Roles {
     pub enricher: bool,
     /// Answers queries.
     pub api: bool,
+    /// Delivers to BigQuery, where that is set up.
+    pub sink_bigquery: bool,
+    /// Delivers to Redis, where that is set up.
+    pub sink_redis: bool,
+    /// Delivers to the external system, where that is set up.
+    pub sink_http: bool,
 }
 
 impl Value for Roles {
-    const EXPECTS: &'static str = "some of materializer, enricher, api, separated by commas";
+    const EXPECTS: &'static str = "some of materializer, enricher, api, sink-bigquery, sink-redis, sink-http, separated by commas";
 
     fn parse(raw: &Raw) -> Result<Self, String> {
         let mut roles = Self::default();
@@ -70,6 +77,9 @@ impl Value for Roles {
                 "materializer" => roles.materializer = true,
                 "enricher" => roles.enricher = true,
                 "api" => roles.api = true,
+                "sink-bigquery" => roles.sink_bigquery = true,
+                "sink-redis" => roles.sink_redis = true,
+                "sink-http" => roles.sink_http = true,
                 other => {
                     return Err(format!(
                         "no role is called `{other}`: must be {}",
@@ -89,6 +99,9 @@ impl Value for Roles {
             (self.materializer, "materializer"),
             (self.enricher, "enricher"),
             (self.api, "api"),
+            (self.sink_bigquery, "sink-bigquery"),
+            (self.sink_redis, "sink-redis"),
+            (self.sink_http, "sink-http"),
         ];
         let names = roles
             .iter()

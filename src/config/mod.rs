@@ -15,6 +15,7 @@ mod properties;
 mod quantities;
 mod sections;
 mod show;
+mod sinks;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests;
@@ -33,3 +34,5 @@ pub use sections::{
     RecentConfig, SeenConfig, StoreConfig, TopicNames,
 };
 pub use show::effective;
+pub use sinks::{BigQueryConfig, ExternalConfig, RedisConfig, SinksConfig, secret};
+pub use values::Credential;

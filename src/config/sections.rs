@@ -8,6 +8,8 @@ use super::layers::Layers;
 use super::names::{BrokerList, InstanceName, PeerUrl, TopicName};
 use super::properties::Properties;
 use super::quantities::{Bytes, show_duration};
+use super::sinks::SinksConfig;
+use super::values::Credential;
 use crate::codec::{OperationRule, TimeMode};
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -36,7 +38,7 @@ section! {
         /// Base URLs of the other instances, which answer for their partitions.
         peers: Vec<PeerUrl> = Text(""), flag "--peers";
         /// What this instance runs.
-        roles: Roles = Text("materializer,enricher,api"), flag "--roles";
+        roles: Roles = Text("materializer,enricher,api,sink-bigquery,sink-redis,sink-http"), flag "--roles";
         /// Whether an event whose partition is not a function of its id stops the process; else it is counted and told.
         strict_keys: bool = Text("false");
     }
@@ -81,6 +83,8 @@ section! {
         pending: TopicName = Text("engagement-events.pending");
         /// Checkpoints of the set of published event ids.
         seen: TopicName = Text("engagement-events.seen");
+        /// What the BigQuery sink must remember; made where that sink is set up.
+        sinks_state: TopicName = Text("sinks.state");
         /// Dead letters of both inputs.
         dlq: TopicName = Text("engagement-events.dlq");
     }
@@ -168,6 +172,10 @@ section! {
         cursor_key: Option<SecretString> = Unset("derived from the cluster's id and app");
         /// Queries that run at the same time; more are answered 503 with `Retry-After`.
         max_queries: usize = Text("64"), check |n| within(n, &1, &100_000);
+        /// Who sends it as `Authorization: Bearer` may pause and resume sinks,
+        operate_token: Option<Credential> = Unset("nobody may");
+        /// or the file that holds it.
+        operate_token_file: Option<PathBuf> = Unset("nobody may");
     }
 }
 
@@ -216,6 +224,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// The HTTP API.
     pub http: HttpConfig,
+    /// Where enriched events are delivered to.
+    pub sinks: SinksConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -241,6 +251,7 @@ impl Config {
             store: StoreConfig::read(layers)?,
             memory: MemoryConfig::read(layers)?,
             http: HttpConfig::read(layers)?,
+            sinks: SinksConfig::load(layers)?,
             log: LogConfig::read(layers)?,
         };
         if takes_anothers_ids(&config.instance) {
@@ -311,7 +322,7 @@ impl TopicNames {
         Ok(names)
     }
 
-    fn all(&self) -> [(&'static str, &TopicName); 7] {
+    fn all(&self) -> [(&'static str, &TopicName); 8] {
         [
             ("engagement_events_raw", &self.engagement_events_raw),
             ("content_raw", &self.content_raw),
@@ -319,6 +330,7 @@ impl TopicNames {
             ("enriched", &self.enriched),
             ("pending", &self.pending),
             ("seen", &self.seen),
+            ("sinks_state", &self.sinks_state),
             ("dlq", &self.dlq),
         ]
     }
@@ -358,9 +370,10 @@ pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
         StoreConfig::SETTINGS,
         MemoryConfig::SETTINGS,
         HttpConfig::SETTINGS,
-        LogConfig::SETTINGS,
     ]
     .into_iter()
+    .chain(SinksConfig::settings())
+    .chain([LogConfig::SETTINGS])
     .flatten()
 }
 
@@ -372,7 +385,7 @@ fn takes_anothers_ids(instance: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-fn conflict(layers: &Layers, key: &str, problem: &str) -> ConfigError {
+pub(super) fn conflict(layers: &Layers, key: &str, problem: &str) -> ConfigError {
     ConfigError::Invalid {
         key: key.to_owned(),
         origin: layers.origin(key),
@@ -404,7 +417,7 @@ fn at_least(bytes: Option<&Bytes>, min: u64) -> Result<(), String> {
     bytes.map_or(Ok(()), |bytes| within(bytes, &Bytes(min), &Bytes(1 << 40)))
 }
 
-fn between(time: Duration, min: Duration, max: Duration) -> Result<(), String> {
+pub(super) fn between(time: Duration, min: Duration, max: Duration) -> Result<(), String> {
     if time < min || time > max {
         let (min, max) = (show_duration(min), show_duration(max));
         return Err(format!("must be from {min} to {max}"));

@@ -152,8 +152,8 @@ fn every_error_names_the_setting_and_its_place_and_the_way_out() {
         ("listen = '8080'", &["`listen`", "HOST:PORT"]),
         ("peers = ['10.0.0.1']", &["`peers`", "http://10.0.0.2:8080"]),
         (
-            "roles = ['api', 'sink-redis']",
-            &["`roles`", "`sink-redis`", "materializer, enricher, api"],
+            "roles = ['api', 'sink-kafka']",
+            &["`roles`", "`sink-kafka`", "materializer, enricher, api"],
         ),
         ("roles = []", &["`roles`", "no role"]),
         (

@@ -209,6 +209,52 @@ impl Value for SocketAddr {
     }
 }
 
+/// A setting that may be absent.
+macro_rules! optional {
+    ($($type:ty),+) => {$(
+        impl Value for Option<$type> {
+            const EXPECTS: &'static str = <$type as Value>::EXPECTS;
+
+            fn parse(raw: &Raw) -> Result<Self, String> {
+                <$type as Value>::parse(raw).map(Some)
+            }
+
+            fn unset() -> Option<Self> {
+                Some(None)
+            }
+
+            fn to_toml(&self) -> Option<String> {
+                self.as_ref().and_then(Value::to_toml)
+            }
+        }
+    )+};
+}
+optional!(String, PathBuf);
+
+/// A password or a token that somebody else chose: any text, never printed.
+#[derive(Clone, Debug)]
+pub struct Credential(pub SecretString);
+
+impl Value for Option<Credential> {
+    const EXPECTS: &'static str = "text (secret)";
+    const SECRET: bool = true;
+
+    fn parse(raw: &Raw) -> Result<Self, String> {
+        match scalar(raw)? {
+            "" => Err("an empty text".to_owned()),
+            text => Ok(Some(Credential(SecretString::from(text)))),
+        }
+    }
+
+    fn unset() -> Option<Self> {
+        Some(None)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        None
+    }
+}
+
 impl Value for Option<SecretString> {
     const EXPECTS: &'static str = "text (secret)";
     const SECRET: bool = true;

@@ -1,4 +1,5 @@
-//! The HTTP API: queries of recent events and content for the partitions of this instance, health and metrics.
+//! The HTTP API: queries of recent events and content for the partitions of this instance, health, metrics, and the switches
+//! of the sinks.
 //!
 //! Nothing that a client sends gives a 5xx: what it sends is checked before anything is read, what a read costs is bounded,
 //! and reads run on blocking threads, a bounded number at a time.
@@ -10,18 +11,21 @@ mod ops;
 mod params;
 mod problem;
 mod reads;
+mod sinks;
 mod stream;
 
 use crate::health::Health;
 use crate::recent::RecentView;
+use crate::sinks::Switches;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use problem::Problem;
 use reads::Reads;
+use secrecy::SecretString;
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
@@ -58,6 +62,10 @@ pub struct Api {
     pub cursor_key: [u8; 32],
     /// Queries that run at the same time.
     pub max_queries: usize,
+    /// What pauses and resumes sinks, where there are any.
+    pub switches: Option<Switches>,
+    /// Who sends it may operate the switches.
+    pub operate_token: Option<SecretString>,
 }
 
 /// [`Api`] as the handlers see it.
@@ -68,6 +76,8 @@ struct Served {
     metrics: MetricsText,
     partitions: watch::Receiver<i32>,
     cursor_key: [u8; 32],
+    switches: Option<Switches>,
+    operate_token: Option<SecretString>,
 }
 
 /// Serves until `shutdown`, then for a few seconds more what is in flight.
@@ -90,12 +100,17 @@ fn router(api: Api) -> Router {
         metrics: api.metrics,
         partitions: api.partitions,
         cursor_key: api.cursor_key,
+        switches: api.switches,
+        operate_token: api.operate_token,
     });
     Router::new()
         .route("/v1/enriched-events", get(events::list))
         .route("/v1/enriched-events/{event_id}", get(events::one))
         .route("/v1/content", get(content::list))
         .route("/v1/content/{id}", get(content::one))
+        .route("/v1/sinks", get(sinks::list))
+        .route("/v1/sinks/{name}/pause", post(sinks::pause))
+        .route("/v1/sinks/{name}/resume", post(sinks::resume))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,16 +22,26 @@ pub(super) async fn livez(State(served): State<Arc<Served>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-/// 200 once everything is restored; else what is left.
+/// 200 once everything is restored; else what is left. Sinks that are unwell are named, and change nothing of that: what is
+/// asked here does not depend on them.
 pub(super) async fn readyz(State(served): State<Arc<Served>>) -> Response {
     let restoring = served.health.restoring();
-    match restoring {
-        Some(restoring) if restoring.is_empty() => Json(json!({"ready": true})).into_response(),
-        restoring => {
-            let body = Json(json!({"ready": false, "restoring": restoring}));
-            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
-        }
+    let unwell = served.health.unwell();
+    let mut body = Map::new();
+    let ready = restoring.as_ref().is_some_and(BTreeMap::is_empty);
+    body.insert("ready".to_owned(), ready.into());
+    if !ready {
+        body.insert("restoring".to_owned(), json!(restoring));
     }
+    if !unwell.is_empty() {
+        body.insert("unwell".to_owned(), json!(unwell));
+    }
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(body)).into_response()
 }
 
 /// The metrics as `OpenMetrics` text.

@@ -41,6 +41,20 @@ impl Problem {
         )
     }
 
+    /// 401: say who you are.
+    pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "The token is missing or wrong",
+            detail,
+        )
+    }
+
+    /// 403.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "This is not allowed", detail)
+    }
+
     /// 404.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "There is nothing here", detail)
@@ -48,7 +62,7 @@ impl Problem {
 
     /// 405; the router adds `Allow`.
     pub(super) fn method_not_allowed() -> Self {
-        let detail = "this resource can only be read: use GET or HEAD";
+        let detail = "this resource takes another method: see the header `Allow`";
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "This method is not allowed",
@@ -116,6 +130,11 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, self.json()).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()

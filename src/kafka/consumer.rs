@@ -137,6 +137,27 @@ fn judge(topic: &str, error: &KafkaError) -> Result<(), PollFailure> {
     }
 }
 
+/// Reads one partition on from an offset.
+pub(crate) fn read_partition_from<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    let sought = consumer.seek(topic, partition, Offset::Offset(offset), SEEK_TIMEOUT);
+    if sought.is_ok() {
+        return consumer.resume(&list);
+    }
+    // A partition whose position was out of range is stopped for good, and cannot seek: taken in anew it can be read. Where
+    // the seek failed because it was revoked meanwhile, this fails as well.
+    consumer.incremental_unassign(&list)?;
+    consumer.incremental_assign(&list)?;
+    // A pause outlives that.
+    consumer.resume(&list)
+}
+
 impl GroupConsumer for RealConsumer {
     type Group = ConsumerGroupMetadata;
     type Record<'r> = BorrowedMessage<'r>;
@@ -158,8 +179,9 @@ impl GroupConsumer for RealConsumer {
         *self.context().member.lock() = ffi::member_id(self.client());
         // IMPORTANT: a number, never a logical offset such as the end. librdkafka asks the broker what that is, and when the
         // answer comes after the pause or a later seek it asks again half a second later and goes there, whatever was
-        // sought meanwhile: the records in between would never be read. The number itself does not matter: the pause takes
-        // hold before anything is fetched, and an answer from before it is dropped.
+        // sought meanwhile: the records in between would never be read. The number itself does not matter: an answer to a fetch
+        // from before the pause is dropped, and where the log begins later than the number, the position is out of range, which
+        // the barrier heals.
         list.set_all_offsets(Offset::Offset(0))
             .and_then(|()| self.incremental_assign(&list))
             .and_then(|()| self.pause(&list))
@@ -181,8 +203,7 @@ impl GroupConsumer for RealConsumer {
         let topic = &context.topic;
         let mut resumed = TopicPartitionList::with_capacity(positions.len());
         for (partition, offset) in positions {
-            self.seek(topic, *partition, Offset::Offset(*offset), SEEK_TIMEOUT)
-                .and_then(|()| self.resume(&context.list(&[*partition])))
+            read_partition_from(self, topic, *partition, *offset)
                 .and_then(|()| resumed.add_partition_offset(topic, *partition, Offset::End))
                 .map_err(|error| format!("partition {partition}: {error}"))?;
         }

@@ -38,9 +38,7 @@ pub enum MemberError {
     #[error("fenced: another process now runs as `{0}`")]
     Fenced(String),
     /// The log no longer holds the position.
-    #[error(
-        "topic `{0}` does not hold the position to read from: records were deleted before they were processed"
-    )]
+    #[error("topic `{0}` does not hold the position to read from")]
     OutOfRange(String),
     /// Any other fatal error of the consumer.
     #[error("the consumer of `{topic}` failed: {reason}")]

@@ -33,8 +33,10 @@ pub use reports::Track;
 pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};
 
+pub(crate) use consumer::read_partition_from;
 pub(crate) use ffi::topic_ids;
 pub(crate) use offsets::look_for_leaders;
+pub(crate) use real::close_within_limit;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
@@ -58,7 +60,7 @@ fn consumer_config(client: &ClientConfig, fetched: u64) -> ClientConfig {
 }
 
 /// Fetch settings that every consumer of this process shares, unless the user set his own.
-fn fetch_defaults(config: &mut ClientConfig) {
+pub(crate) fn fetch_defaults(config: &mut ClientConfig) {
     for (key, value) in [
         ("fetch.wait.max.ms", "50"),
         ("queued.min.messages", "20000"),
@@ -73,7 +75,7 @@ fn fetch_defaults(config: &mut ClientConfig) {
 }
 
 /// Hands a line of librdkafka's log to ours.
-fn log_line(level: RDKafkaLogLevel, facility: &str, text: &str) {
+pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, text: &str) {
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert

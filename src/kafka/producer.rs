@@ -198,11 +198,25 @@ impl<E: Edge> TransactionalProducer<E> {
             !positions.is_empty(),
             "a transaction carries at least one offset"
         );
+        self.conclude(|producer| {
+            retry(|| producer.send_offsets(topic, positions, group)).map_err(classify)
+        })
+    }
+
+    /// As [`Self::commit`], of a transaction that holds records and read nothing.
+    pub fn commit_records(&mut self) -> Result<Receipt, ProducerError> {
+        self.conclude(|_| Ok(()))
+    }
+
+    fn conclude(
+        &mut self,
+        positions: impl FnOnce(&E::Producer) -> Result<(), ProducerError>,
+    ) -> Result<Receipt, ProducerError> {
         self.flush()?;
         let producer = self.producer()?;
         let trouble_before = producer.trouble();
         let started = self.edge.instant();
-        retry(|| producer.send_offsets(topic, positions, group)).map_err(classify)?;
+        positions(producer)?;
         let outcome = retry(|| producer.commit());
         let took = self.edge.since(started);
         // The log and the statistics arrive only inside poll: drain them before deciding.

@@ -58,6 +58,23 @@ impl Kafka {
     }
 }
 
+/// Lets a join that is under way end, but waits for that only so long: closing can hang for ever while an assignment is
+/// under way, when its revoke is answered to a group that has terminated already. The thread that hangs then ends with the
+/// process.
+pub(crate) fn close_within_limit(close: impl FnOnce() + Send + 'static) {
+    let (closing, closed) = crossbeam_channel::bounded::<()>(0);
+    let close = move || {
+        close();
+        drop(closing);
+    };
+    let name = "close".to_owned();
+    if std::thread::Builder::new().name(name).spawn(close).is_ok()
+        && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout)
+    {
+        tracing::warn!("a consumer did not close within {CLOSE_LIMIT:?}; it is left behind");
+    }
+}
+
 impl Edge for Kafka {
     type Producer = RealProducer;
     type Consumer = RealConsumer;
@@ -83,21 +100,8 @@ impl Edge for Kafka {
             .map_err(|error| error.to_string())
     }
 
-    /// Lets a join that is under way end, but waits for that only so long: closing can hang for ever while an assignment is
-    /// under way, when its revoke is answered to a group that has terminated already. The thread that hangs then ends with
-    /// the process.
     fn close(&self, consumer: RealConsumer) {
-        let (closing, closed) = crossbeam_channel::bounded::<()>(0);
-        let close = move || {
-            drop(consumer);
-            drop(closing);
-        };
-        let name = "close".to_owned();
-        if std::thread::Builder::new().name(name).spawn(close).is_ok()
-            && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout)
-        {
-            tracing::warn!("a consumer did not close within {CLOSE_LIMIT:?}; it is left behind");
-        }
+        close_within_limit(move || drop(consumer));
     }
 
     fn offsets(&self, group: &str, isolation: Isolation) -> Result<OffsetReader, OffsetsError> {

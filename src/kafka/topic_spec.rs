@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Pending,
     Seen,
     Dlq,
+    SinksState,
 }
 
 /// A topic that is needed.
@@ -58,6 +59,7 @@ impl<'a> Wanted<'a> {
             Kind::Pending => "topics.pending",
             Kind::Seen => "topics.seen",
             Kind::Dlq => "topics.dlq",
+            Kind::SinksState => "topics.sinks_state",
         }
     }
 
@@ -70,7 +72,9 @@ impl<'a> Wanted<'a> {
     fn cleanup(&self) -> Option<&'static str> {
         match self.kind {
             Kind::ContentIn => None,
-            Kind::ContentChangelog | Kind::Pending | Kind::Seen => Some("compact"),
+            Kind::ContentChangelog | Kind::Pending | Kind::Seen | Kind::SinksState => {
+                Some("compact")
+            }
             Kind::EventsIn | Kind::Enriched | Kind::Dlq => Some("delete"),
         }
     }
@@ -94,7 +98,7 @@ impl<'a> Wanted<'a> {
         }
         let millis = |time: Duration| time.as_millis().to_string();
         match self.kind {
-            Kind::ContentChangelog | Kind::Pending | Kind::Seen => {
+            Kind::ContentChangelog | Kind::Pending | Kind::Seen | Kind::SinksState => {
                 settings.push(("delete.retention.ms", millis(TOMBSTONES)));
             }
             Kind::Enriched => {
@@ -251,6 +255,8 @@ mod tests {
             (Kind::ContentIn, 1, "compact,delete", 0),
             (Kind::EventsIn, 6, "compact", 1),
             (Kind::Dlq, 1, "delete", 0),
+            (Kind::SinksState, 1, "compact", 0),
+            (Kind::SinksState, 1, "delete", 1),
         ] {
             let shape = Shape {
                 partitions,

@@ -3,7 +3,9 @@
 use super::cluster::{Cluster, Settings, Shape};
 use super::limits::TopicLimits;
 use super::topic_spec::{Kind, Measures, Wanted, largest_input};
-use crate::config::{ContentConfig, KafkaConfig, RecentConfig, TopicNames, show_duration};
+use crate::config::{
+    ContentConfig, KafkaConfig, RecentConfig, SinksConfig, TopicNames, show_duration,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,8 @@ pub struct Topics {
     pub content_changelog_partitions: i32,
     /// Of the dead letters.
     pub dlq_partitions: i32,
+    /// Of what the BigQuery sink remembers; 0 where that sink is not set up.
+    pub sinks_state_partitions: i32,
     /// The largest record that an input topic accepts: a producer of dead letters must take as much.
     pub largest_input: u64,
     /// The largest records that the output topics accept.
@@ -177,6 +181,8 @@ pub struct Plan<'a> {
     pub content: &'a ContentConfig,
     /// How long enriched events must be kept at least.
     pub recent: &'a RecentConfig,
+    /// The sinks, one of which needs a topic of its own.
+    pub sinks: &'a SinksConfig,
 }
 
 impl Plan<'_> {
@@ -259,7 +265,7 @@ impl Plan<'_> {
             }
         }
 
-        let names = wanted.map(|topic| topic.name);
+        let names: Vec<&str> = wanted.iter().map(|topic| topic.name).collect();
         let made: Vec<&str> = names
             .iter()
             .copied()
@@ -282,15 +288,19 @@ impl Plan<'_> {
             content_raw_partitions: count(&shapes, &self.names.content_raw),
             content_changelog_partitions: count(&shapes, &self.names.content_changelog),
             dlq_partitions: count(&shapes, &self.names.dlq),
+            sinks_state_partitions: match self.sinks.bigquery.project {
+                Some(_) => count(&shapes, &self.names.sinks_state),
+                None => 0,
+            },
             largest_input: measures.largest_input,
             limits: TopicLimits::of(self.names, &settings),
         })
     }
 
     /// Every topic, inputs first.
-    fn wanted(&self) -> [Wanted<'_>; 7] {
+    fn wanted(&self) -> Vec<Wanted<'_>> {
         let names = self.names;
-        [
+        let mut wanted = vec![
             Wanted::new(Kind::EventsIn, &names.engagement_events_raw),
             Wanted::new(Kind::ContentIn, &names.content_raw),
             Wanted::new(Kind::ContentChangelog, &names.content_changelog),
@@ -298,7 +308,11 @@ impl Plan<'_> {
             Wanted::new(Kind::Pending, &names.pending),
             Wanted::new(Kind::Seen, &names.seen),
             Wanted::new(Kind::Dlq, &names.dlq),
-        ]
+        ];
+        if self.sinks.bigquery.project.is_some() {
+            wanted.push(Wanted::new(Kind::SinksState, &names.sinks_state));
+        }
+        wanted
     }
 }
 

@@ -53,11 +53,19 @@ impl<E: Edge> Transactor<E> {
     }
 
     /// The next record of the member; serves delivery reports on the way.
+    ///
+    /// That the log no longer holds a position is no verdict yet: to a process that stood still others may have processed what
+    /// it was about to read, and retention followed them. What was committed decides, and is read after the abort.
     pub fn poll(
         &self,
         timeout: Duration,
-    ) -> Result<Option<<E::Consumer as GroupConsumer>::Record<'_>>, MemberError> {
-        self.member().poll(timeout)
+    ) -> Result<Option<<E::Consumer as GroupConsumer>::Record<'_>>, TransactorError> {
+        match self.member().poll(timeout) {
+            Err(error @ MemberError::OutOfRange(_)) => {
+                Err(ProducerError::Abort(error.to_string()).into())
+            }
+            polled => Ok(polled?),
+        }
     }
 
     /// What rebalances changed since the last call.

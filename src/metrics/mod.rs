@@ -3,8 +3,10 @@
 mod ledgers;
 mod process;
 mod restores;
+mod sinks;
 
 pub use restores::RestoreShare;
+pub use sinks::SinkMetrics;
 
 use crate::domain::{Ledger, Partition};
 use ledgers::Ledgers;
@@ -15,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 use restores::Restores;
+use sinks::Sinks;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -160,6 +163,7 @@ pub struct Metrics {
     lag: Family<PerPartition, Gauge>,
     ledgers: Arc<Ledgers>,
     restores: Restores,
+    sinks: Sinks,
     registry: Arc<Registry>,
 }
 
@@ -258,6 +262,7 @@ impl Metrics {
             ),
             ledgers,
             restores: Restores::register(ours),
+            sinks: Sinks::register(ours),
             registry: Arc::default(),
         };
         Self {
@@ -283,6 +288,11 @@ impl Metrics {
     /// The part of a restore in the gauges of its table.
     pub fn restore_share(&self, table: &'static str) -> RestoreShare {
         self.restores.share(table)
+    }
+
+    /// The metrics of a sink.
+    pub fn sink(&self, name: &'static str) -> SinkMetrics {
+        self.sinks.of(name)
     }
 
     /// Takes over the ledger of a partition that was just committed or restored.

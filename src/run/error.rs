@@ -6,6 +6,7 @@ use crate::content::{ContentTableError, MaterializerError, ReplicaError};
 use crate::enricher::TaskError;
 use crate::kafka::{DescribeError, MemberError, OffsetsError, ProducerError, TransactorError};
 use crate::recent::RecentError;
+use crate::sinks::{GroupError, SinkEnd};
 use std::net::SocketAddr;
 
 /// Why the process ended.
@@ -32,6 +33,9 @@ pub enum RunError {
     /// The follower of the enriched topic.
     #[error("recent events: {0}")]
     Recent(RecentError),
+    /// A sink.
+    #[error("sink: {0}")]
+    Sink(SinkEnd),
     /// The HTTP listener.
     #[error("cannot listen on {listen}: {reason}; choose another --listen")]
     Listen {
@@ -40,6 +44,9 @@ pub enum RunError {
         /// What the system said.
         reason: std::io::Error,
     },
+    /// A secret that a setting names.
+    #[error("`{0}`: {1}")]
+    Secret(&'static str, String),
     /// The system refused something else.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -70,6 +77,12 @@ impl From<RecentError> for RunError {
     }
 }
 
+impl From<SinkEnd> for RunError {
+    fn from(error: SinkEnd) -> Self {
+        Self::Sink(error)
+    }
+}
+
 impl RunError {
     /// Whether a successor took this instance's place.
     pub fn is_fenced(&self) -> bool {
@@ -84,7 +97,8 @@ impl RunError {
             )))
             | Self::Materializer(MaterializerError::Transactor(TransactorError::Member(
                 MemberError::Fenced(instance),
-            ))) => Some(instance),
+            )))
+            | Self::Sink(SinkEnd::Group(GroupError::Fenced { instance, .. })) => Some(instance),
             _ => None,
         }
     }

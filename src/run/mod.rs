@@ -16,6 +16,7 @@ mod restorer;
 pub(crate) mod seen_rows;
 mod serving;
 mod settings;
+mod sinks;
 mod view;
 mod watchdog;
 mod watches;
@@ -41,8 +42,10 @@ use crate::kafka::topics::Topics;
 use crate::kafka::{Edge, Isolation, Kafka, LimitReader, TopicId, Transactor, topic_ids};
 use crate::metrics::Metrics;
 use crate::recent::{Recent, RecentSettings};
+use crate::sinks::Switches;
 use crossbeam_channel::Sender;
 use settings::{enricher_group, materializer_group};
+use sinks::sink_group;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +81,8 @@ struct Process {
     metrics: Metrics,
     health: Arc<Health>,
     unsettle: Unsettle,
+    /// Where the sinks' deliveries run, once there is one.
+    sinks: Option<tokio::runtime::Runtime>,
     stop: Arc<AtomicBool>,
     asked: CancellationToken,
     threads: Vec<(String, JoinHandle<Result<(), RunError>>)>,
@@ -141,6 +146,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         metrics: Metrics::new(),
         health: Arc::new(health),
         unsettle: Unsettle::default(),
+        sinks: None,
         stop: Arc::new(AtomicBool::new(false)),
         asked,
         threads: Vec::new(),
@@ -175,8 +181,11 @@ impl Process {
             self.start_materializer(&positions);
         }
         self.start_watermark(&positions);
-        let outcome = outcome.and_then(|()| self.start_group_watch(rebalanced));
-        let served = self.serve(listener, recent.as_ref());
+        let switches = Switches::open(&self.config.state_dir, &self.sink_names())?;
+        let outcome = outcome
+            .and_then(|()| self.start_group_watch(rebalanced))
+            .and_then(|()| self.start_sinks(&switches));
+        let served = self.serve(listener, recent.as_ref(), switches);
         let watched = outcome.and(served).inspect(|_| self.watch());
         self.stop_all(watched, recent)
     }
@@ -390,14 +399,19 @@ impl Process {
         }
         let stopped = recent.map_or(Ok(()), Recent::stop);
         if let Some(instance) = fenced {
-            let groups = [
+            let sinks = ["bigquery", "redis", "http"].map(|name| sink_group(&self.config, name));
+            let ours = [
                 enricher_group(&self.config),
                 materializer_group(&self.config),
             ];
+            let groups: Vec<String> = ours.into_iter().chain(sinks).collect();
             let host = host_of(&self.config.kafka.client(), &groups, &instance);
             return Err(RunError::Fenced(FencedBy { instance, host }));
         }
         stopped?;
+        if let Some(sinks) = self.sinks {
+            sinks.shutdown_timeout(Duration::from_secs(2));
+        }
         let runtime = watched?;
         runtime.shutdown_timeout(Duration::from_secs(2));
         tracing::info!("stopped");

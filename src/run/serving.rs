@@ -1,9 +1,11 @@
 //! The HTTP side of the process.
 
 use super::{Process, RunError};
+use crate::config::secret;
 use crate::http::Api;
 use crate::recent::Recent;
-use secrecy::ExposeSecret;
+use crate::sinks::Switches;
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ impl Process {
         &self,
         listener: std::net::TcpListener,
         recent: Option<&Recent>,
+        switches: Switches,
     ) -> Result<tokio::runtime::Runtime, RunError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -28,6 +31,8 @@ impl Process {
             partitions: tokio::sync::watch::channel(self.topics.raw_partitions).1,
             cursor_key: self.cursor_key(),
             max_queries: self.config.http.max_queries,
+            switches: Some(switches),
+            operate_token: self.operate_token()?,
         };
         let guard = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -41,6 +46,13 @@ impl Process {
             }
         });
         Ok(runtime)
+    }
+
+    fn operate_token(&self) -> Result<Option<SecretString>, RunError> {
+        let http = &self.config.http;
+        let file = http.operate_token_file.as_deref();
+        secret(http.operate_token.as_ref(), file)
+            .map_err(|problem| RunError::Secret("http.operate_token_file", problem))
     }
 
     /// The configured key, or one that every instance of this deployment derives alike.

@@ -1,6 +1,9 @@
+//! Tools around the processor: the data generator, and the mock of an external system ([`external`]).
+//!
 //! The data generator: which rows exist is a pure function of a seed ([`Plan`]); writing them into PostgreSQL, resumably,
 //! is [`Writer`]'s part.
 
+pub mod external;
 mod plan;
 mod rows;
 mod titles;

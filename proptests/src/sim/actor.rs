@@ -37,7 +37,6 @@ impl From<TransactorError> for Exit {
     fn from(error: TransactorError) -> Self {
         match error {
             TransactorError::Member(MemberError::Fenced(_)) => Self::Fenced,
-            TransactorError::Member(MemberError::OutOfRange(_)) => Self::Refused(error.to_string()),
             other => Self::Restart(other.to_string()),
         }
     }

@@ -5,6 +5,7 @@ mod content;
 mod events;
 mod hostile;
 mod ops;
+mod sinks;
 
 use super::*;
 use crate::domain::EventId;
@@ -90,6 +91,8 @@ impl Server {
             partitions: count,
             cursor_key: [7; 32],
             max_queries: 8,
+            switches: Some(Switches::open(dir.path(), &["redis"]).unwrap()),
+            operate_token: Some("operate!".into()),
         };
         change(&mut api);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

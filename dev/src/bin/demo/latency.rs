@@ -8,6 +8,8 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use serde::Deserialize;
 use thmanyah_dev::{Broker, INPUT_TOPICS};
 
+use crate::destinations::{Sample, Seen};
+
 const ENRICHED: &str = "engagement-events.enriched";
 
 /// What the enriched topic holds.
@@ -24,6 +26,10 @@ pub(crate) struct ReadBack {
     pub(crate) from_commit: Percentiles,
     /// The part of it since the record was in the input topic.
     pub(crate) from_raw: Percentiles,
+    /// The same up to the moment at which the event showed there.
+    pub(crate) to_redis: Percentiles,
+    pub(crate) to_bigquery: Percentiles,
+    pub(crate) to_external: Percentiles,
     /// Enriched records per second between the first and the last.
     pub(crate) per_second: f64,
 }
@@ -57,7 +63,7 @@ struct Source {
 }
 
 /// Reads both topics to their ends.
-pub(crate) fn read_back(broker: &Broker) -> Result<ReadBack> {
+pub(crate) fn read_back(broker: &Broker, seen: &Seen) -> Result<ReadBack> {
     let [events, _] = INPUT_TOPICS;
     let mut commits: HashMap<(i32, i64), i64> = HashMap::new();
     broker.read_topic(events, |record| {
@@ -70,6 +76,7 @@ pub(crate) fn read_back(broker: &Broker) -> Result<ReadBack> {
     let mut read = ReadBack::default();
     let mut ids: HashSet<Vec<u8>> = HashSet::new();
     let (mut from_commit, mut from_raw) = (Vec::new(), Vec::new());
+    let mut arrivals = Vec::new();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     broker.read_topic(ENRICHED, |record| {
         read.published += 1;
@@ -86,13 +93,48 @@ pub(crate) fn read_back(broker: &Broker) -> Result<ReadBack> {
         let commit = origin
             .and_then(|(partition, offset)| commits.get(&(i32::try_from(partition).ok()?, offset)));
         from_commit.extend(commit.map(|commit| published - commit));
+        arrivals.extend(commit.map(|commit| {
+            Arrival {
+                partition: record.partition(),
+                offset: record.offset(),
+                event_id: std::str::from_utf8(record.key().unwrap_or_default())
+                    .ok()
+                    .and_then(|key| key.parse().ok())
+                    .unwrap_or_default(),
+                committed_ms: *commit,
+            }
+        }));
         from_raw.extend(number("raw-timestamp").map(|raw| published - raw));
     })?;
     read.distinct = ids.len() as u64;
     read.per_second = from_raw.len() as f64 * 1e3 / (last.saturating_sub(first)).max(1) as f64;
     read.from_commit = Percentiles::new(from_commit);
     read.from_raw = Percentiles::new(from_raw);
+    read.to_redis = until_shown(&arrivals, &seen.redis);
+    read.to_bigquery = until_shown(&arrivals, &seen.bigquery);
+    let taken = arrivals
+        .iter()
+        .filter_map(|event| Some(seen.external.get(&event.event_id)? - event.committed_ms));
+    read.to_external = Percentiles::new(taken.collect());
     Ok(read)
+}
+
+/// An enriched record on its way to the destinations.
+struct Arrival {
+    partition: i32,
+    offset: i64,
+    event_id: i64,
+    committed_ms: i64,
+}
+
+/// From each event's commit to the first look at which a destination was past it.
+fn until_shown(arrivals: &[Arrival], samples: &[Sample]) -> Percentiles {
+    let shown = arrivals.iter().filter_map(|event| {
+        let past = |sample: &Sample| sample.positions.get(&event.partition) > Some(&event.offset);
+        let first = samples.partition_point(|sample| !past(sample));
+        Some(samples.get(first)?.at_ms - event.committed_ms)
+    });
+    Percentiles::new(shown.collect())
 }
 
 fn header<'a>(record: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a str> {

@@ -1,5 +1,6 @@
 //! `make demo`: the whole pipeline on this machine. Rows go into PostgreSQL, through Debezium and Kafka into `thmanyah run`,
-//! come out enriched exactly once, and are asked for over HTTP. What it tells at the end is read from the running parts.
+//! come out enriched exactly once, go on to BigQuery, Redis and an external system, and are asked for over HTTP. What it tells
+//! at the end is read from the running parts.
 
 // What the demo shows is its purpose.
 #![allow(clippy::print_stdout)]
@@ -7,6 +8,7 @@
 #![allow(clippy::cast_precision_loss)]
 
 mod accounts;
+mod destinations;
 mod latency;
 mod pipeline;
 mod screen;

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use thmanyah_dev::{
-    Broker, BrokerOptions, Connect, Postgres, Processor, ProcessorOptions, ScratchDir, target_dir,
+    Broker, BrokerOptions, Connect, Postgres, Processor, ProcessorOptions, ScratchDir, sum_of,
+    target_dir,
 };
 
 use crate::accounts::{Ledger, count};
+use crate::destinations::Destinations;
 use crate::screen::{Screen, grouped};
 
 /// Partitions of the input topics.
@@ -22,11 +24,13 @@ const DEADLINE: &str = "5s";
 /// When to give up on the last event.
 const END_LIMIT: Duration = Duration::from_mins(2);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+const SINKS: [&str; 3] = ["bigquery", "redis", "http"];
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Everything that runs. The order of the fields is the order of the end, should an error cut the demo short.
 pub(crate) struct Pipeline {
     pub(crate) processor: Processor,
+    pub(crate) destinations: Destinations,
     pub(crate) connect: Connect,
     pub(crate) broker: Broker,
     pub(crate) postgres: Postgres,
@@ -36,8 +40,9 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn start(screen: &Screen) -> Result<Self> {
         let start = Instant::now();
-        let (broker, postgres) = std::thread::scope(|scope| {
+        let (broker, postgres, destinations) = std::thread::scope(|scope| {
             let broker = scope.spawn(|| Broker::start(BrokerOptions::default()));
+            let destinations = scope.spawn(|| Destinations::start(PARTITIONS));
             let postgres = Postgres::start()?;
             let result = format!("127.0.0.1:{}", postgres.port());
             screen.step("PostgreSQL", &result, start);
@@ -45,13 +50,23 @@ impl Pipeline {
                 .join()
                 .map_err(|_| anyhow!("the starting thread panicked"))??;
             screen.step("Kafka", broker.bootstrap(), start);
-            anyhow::Ok((broker, postgres))
+            let destinations = destinations
+                .join()
+                .map_err(|_| anyhow!("the starting thread panicked"))??;
+            screen.step(
+                "the destinations",
+                "Redis, a BigQuery emulator, an external system",
+                start,
+            );
+            anyhow::Ok((broker, postgres, destinations))
         })?;
         let start = Instant::now();
         let mut connect = Connect::start_worker(&broker, PARTITIONS)?;
         let state = ScratchDir::new("state")?;
-        let options = ProcessorOptions::new(broker.bootstrap(), "demo", &state.path().join("demo"))
-            .args(["--deadline", DEADLINE]);
+        let dir = state.path().join("demo");
+        let mut options =
+            ProcessorOptions::new(broker.bootstrap(), "demo", &dir).args(["--deadline", DEADLINE]);
+        options.env = destinations.settings();
         let run_start = Instant::now();
         let mut processor = Processor::spawn(options)?;
         connect.register(&postgres)?;
@@ -64,6 +79,7 @@ impl Pipeline {
         screen.step("thmanyah run", processor.url(), run_start);
         Ok(Self {
             processor,
+            destinations,
             connect,
             broker,
             postgres,
@@ -110,11 +126,17 @@ impl Pipeline {
         let start = Instant::now();
         let rows = self.rows()?;
         loop {
-            let ledger = Ledger::read(&self.processor.get("/metrics")?.body);
-            if ledger.is_some_and(|ledger| ledger.consumed >= rows && ledger.pending == 0) {
+            let page = self.processor.get("/metrics")?.body;
+            let ledger = Ledger::read(&page);
+            let through = |ledger: &Ledger| ledger.consumed >= rows && ledger.pending == 0;
+            if let Some(ledger) = ledger.filter(through)
+                && SINKS
+                    .iter()
+                    .all(|sink| delivered(&page, sink) >= ledger.enriched)
+            {
                 screen.step(
                     "everything is through",
-                    "consumed = rows, nothing pending",
+                    "consumed = rows, nothing pending, all delivered",
                     start,
                 );
                 return Ok(());
@@ -147,6 +169,7 @@ impl Pipeline {
             );
         }
         drop(self.processor);
+        drop(self.destinations);
         self.connect.stop();
         self.broker.stop();
         drop(self.postgres);
@@ -154,4 +177,9 @@ impl Pipeline {
         screen.step("stopped", "nothing is left behind", start);
         Ok(())
     }
+}
+
+/// Events that a sink has delivered.
+fn delivered(page: &str, sink: &str) -> u64 {
+    sum_of(page, "thmanyah_sink_events_total", &[("sink", sink)]).unwrap_or_default() as u64
 }

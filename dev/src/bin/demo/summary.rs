@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::accounts::{Accounts, Ledger, count};
+use crate::destinations::TABLE;
 use crate::latency::{Percentiles, ReadBack, read_back};
 use crate::pipeline::Pipeline;
 use crate::screen::{Screen, grouped};
@@ -17,7 +18,8 @@ const QUERY_ROWS: usize = 3;
 
 /// Shows everything; `false` if something does not add up.
 pub(crate) fn show(pipeline: &mut Pipeline, screen: &Screen) -> Result<bool> {
-    let read = read_back(&pipeline.broker)?;
+    let seen = pipeline.destinations.seen()?;
+    let read = read_back(&pipeline.broker, &seen)?;
     let metrics = pipeline.processor.get("/metrics")?.body;
     let accounts = Accounts {
         rows: pipeline.rows()?,
@@ -28,6 +30,8 @@ pub(crate) fn show(pipeline: &mut Pipeline, screen: &Screen) -> Result<bool> {
     let contents = count(&pipeline.postgres.query("SELECT count(*) FROM content")?)?;
     screen.section("What became of every row");
     show_accounts(&accounts, contents, &read, screen);
+    screen.section("Where it went");
+    let problems = show_destinations(pipeline, &read, screen)?;
     screen.section("How fast");
     show_speed(
         pipeline.processor.pid(),
@@ -39,7 +43,8 @@ pub(crate) fn show(pipeline: &mut Pipeline, screen: &Screen) -> Result<bool> {
     show_query(pipeline, screen)?;
     screen.section("Where it runs");
     show_addresses(pipeline, screen);
-    let problems = accounts.problems();
+    let mut problems = problems;
+    problems.splice(0..0, accounts.problems());
     screen.verdict(&problems);
     Ok(problems.is_empty())
 }
@@ -96,6 +101,67 @@ fn show_accounts(accounts: &Accounts, contents: u64, read: &ReadBack, screen: &S
     screen.checked("read back from Kafka", &back, once);
 }
 
+/// What the mock of the external system tells.
+#[derive(Deserialize)]
+struct Totals {
+    distinct: u64,
+    duplicates: u64,
+}
+
+/// Shows what each destination holds; tells what is not as it was published.
+fn show_destinations(pipeline: &Pipeline, read: &ReadBack, screen: &Screen) -> Result<Vec<String>> {
+    let destinations = &pipeline.destinations;
+    let mut problems = Vec::new();
+    let mut check = |name: &str, text: &str, sound: bool| {
+        screen.checked(name, text, sound);
+        if !sound {
+            problems.push(format!(
+                "{name}: {text}, but {} events were published",
+                grouped(read.published)
+            ));
+        }
+    };
+    let sql = format!("SELECT COUNT(*), COUNT(DISTINCT event_id) FROM {TABLE}");
+    let rows = destinations.bigquery.query(&sql, &[])?;
+    let cell = |index: usize| -> Option<u64> { rows.first()?.get(index)?.as_ref()?.parse().ok() };
+    let (rows, different) = (cell(0).unwrap_or_default(), cell(1).unwrap_or_default());
+    let told = format!(
+        "{:>8}  {} different events",
+        grouped(rows),
+        grouped(different)
+    );
+    check(
+        "rows in BigQuery",
+        &told,
+        rows == read.published && different == read.published,
+    );
+    let answer = destinations.external.get("/seen")?.body;
+    let external: Totals = serde_json::from_str(&answer).context("what the mock tells")?;
+    let told = format!(
+        "{:>8}  {} duplicates",
+        grouped(external.distinct),
+        grouped(external.duplicates)
+    );
+    check(
+        "POSTs to the external",
+        &told,
+        external.distinct == read.published,
+    );
+    let top_ten = ["FCALL_RO", "thmanyah_top", "1", "{thm}", "10"];
+    screen.figure("Redis", &top_ten.join(" "));
+    let board = destinations.redis.command(&top_ten)?;
+    let lines: Vec<&str> = board.lines().collect();
+    for (place, pair) in (1..).zip(lines.chunks_exact(2)) {
+        let [content, millis] = pair else { continue };
+        let sql =
+            format!("SELECT coalesce(title, slug, id::text) FROM content WHERE id = '{content}'");
+        let title = pipeline.postgres.query(&sql)?;
+        let minutes = millis.parse::<f64>().unwrap_or_default() / 60_000.0;
+        screen.quote(&format!("{place:>2}. {minutes:>8.1} min  {}", title.trim()));
+    }
+    Ok(problems)
+}
+
 fn show_speed(pid: u32, read: &ReadBack, consumed: u64, screen: &Screen) {
     let rate = format!(
         "{:.0} events/s, as fast as the rows were written",
@@ -108,6 +174,9 @@ fn show_speed(pid: u32, read: &ReadBack, consumed: u64, screen: &Screen) {
     }
     screen.figure("row commit → enriched", &percentiles(&read.from_commit));
     screen.figure("  of it in thmanyah", &percentiles(&read.from_raw));
+    screen.figure("row commit → Redis", &percentiles(&read.to_redis));
+    screen.figure("row commit → external", &percentiles(&read.to_external));
+    screen.figure("row commit → BigQuery", &percentiles(&read.to_bigquery));
 }
 
 fn percentiles(values: &Percentiles) -> String {
@@ -183,6 +252,15 @@ fn show_addresses(pipeline: &Pipeline, screen: &Screen) {
     );
     screen.figure("metrics, health", &format!("{url}/metrics  {url}/readyz"));
     screen.figure("Kafka", pipeline.broker.bootstrap());
+    screen.figure("Redis", &pipeline.destinations.redis.url());
+    screen.figure(
+        "BigQuery emulator",
+        &pipeline.destinations.bigquery.rest_url(),
+    );
+    screen.figure(
+        "external system",
+        &pipeline.destinations.external.events_url(),
+    );
     screen.figure("Connect", pipeline.connect.url());
     screen.figure("PostgreSQL", &pipeline.postgres.url());
 }

@@ -1,0 +1,297 @@
+//! The delivery of one partition: opened, fed with batches, and opened anew after each failure. This one loop is start-up,
+//! recovery and take-over.
+
+use super::breaker::pause_before;
+use super::destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
+use super::held::{Message, Progress};
+use super::switch::Switch;
+use crate::kafka::{OffsetReader, Offsets, TopicId};
+use crossbeam_channel::Sender;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of records in one batch.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How often it is looked whether the log's end was reached.
+const LOOK: Duration = Duration::from_millis(50);
+/// A lane without records for so long is told that it is idle.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// When a batch is whole.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// So many records.
+    pub records: usize,
+    /// So long after its first record came.
+    pub linger: Duration,
+}
+
+/// Asks the reading thread to read a partition from an offset.
+pub(super) struct Seek {
+    pub(super) partition: i32,
+    /// What is read from there on carries this number.
+    pub(super) number: u64,
+    pub(super) offset: i64,
+}
+
+/// What the deliveries of a sink share.
+pub(super) struct Shared<D> {
+    pub(super) destination: D,
+    /// Whether [`Destination::prepare`] has succeeded since the last failure.
+    pub(super) prepared: Mutex<bool>,
+    pub(super) topic: String,
+    pub(super) topic_id: TopicId,
+    pub(super) offsets: OffsetReader,
+    pub(super) limits: BatchLimits,
+    pub(super) seeks: Sender<Seek>,
+}
+
+pub(super) struct Delivery<D> {
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) partition: i32,
+    pub(super) frame: Frame,
+    pub(super) switch: Switch,
+    pub(super) inbox: UnboundedReceiver<Message>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) drain: CancellationToken,
+    /// The number of the last seek.
+    pub(super) seek: u64,
+}
+
+/// Why a delivery goes no further with the lane it has.
+enum Interrupted {
+    Failed(SinkError),
+    Reopen,
+    Drained,
+}
+
+impl<D: Destination> Delivery<D> {
+    /// Delivers until it is told to drain.
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let interrupted = self.open_and_deliver(&mut failures).await;
+            self.progress.stop();
+            let failed = match interrupted {
+                Interrupted::Drained => return,
+                Interrupted::Reopen => continue,
+                Interrupted::Failed(error) => error,
+            };
+            *self.shared.prepared.lock().await = false;
+            failures += 1;
+            self.frame.metrics.attempts_failed.inc();
+            self.frame.breaker.failed(failed.is_misconfigured());
+            self.frame
+                .condition
+                .unwell(&failed.to_string(), failed.is_misconfigured());
+            tokio::select! {
+                () = sleep(pause_before(failures)) => {}
+                () = self.drain.cancelled() => return,
+            }
+        }
+    }
+
+    async fn open_and_deliver(&mut self, failures: &mut u32) -> Interrupted {
+        let drain = self.drain.clone();
+        let opened = tokio::select! {
+            opened = self.open() => opened,
+            () = drain.cancelled() => return Interrupted::Drained,
+        };
+        let (mut lane, start, log_end) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Interrupted::Failed(error),
+        };
+        self.frame.breaker.succeeded();
+        self.frame.condition.well();
+        self.seek += 1;
+        let seek = Seek {
+            partition: self.partition,
+            number: self.seek,
+            offset: start,
+        };
+        // The reading thread outlives its deliveries, but for the end of the process.
+        let _ = self.shared.seeks.send(seek);
+        let progress = Arc::clone(&self.progress);
+        let mut caught_up = false;
+        loop {
+            let first = tokio::select! {
+                first = self.next() => first,
+                () = has_reached(&progress, log_end), if !caught_up => {
+                    caught_up = true;
+                    match lane.caught_up().await {
+                        Ok(()) => continue,
+                        Err(error) => return Interrupted::Failed(error),
+                    }
+                }
+                () = sleep(IDLE) => match lane.idle().await {
+                    Ok(()) => continue,
+                    Err(error) => return Interrupted::Failed(error),
+                },
+                () = drain.cancelled() => return Interrupted::Drained,
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(interrupted) => return interrupted,
+            };
+            let batch = tokio::select! {
+                batch = self.fill(first) => batch,
+                () = drain.cancelled() => return Interrupted::Drained,
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(interrupted) => return interrupted,
+            };
+            let first = batch
+                .records
+                .first()
+                .map_or(0, |record| record.timestamp_ms);
+            self.progress.begin(first);
+            tokio::select! {
+                () = self.switch.on() => {}
+                () = drain.cancelled() => return Interrupted::Drained,
+            }
+            let begun = Instant::now();
+            let outcome = lane.deliver(&batch).await;
+            if outcome.is_err() {
+                self.progress.stop();
+            }
+            for record in &batch.records {
+                self.progress.put_down(record);
+            }
+            if let Err(error) = outcome {
+                return Interrupted::Failed(error);
+            }
+            *failures = 0;
+            self.progress.deliver(batch.next_offset());
+            let metrics = &self.frame.metrics;
+            #[allow(clippy::cast_precision_loss, reason = "a number of records")]
+            metrics.batch_records.observe(batch.records.len() as f64);
+            metrics
+                .delivery_seconds
+                .observe(begun.elapsed().as_secs_f64());
+            self.frame.condition.well();
+        }
+    }
+
+    /// Takes the partition over, and says where to read, and where the log ends.
+    async fn open(&mut self) -> Result<(D::Lane, i64, i64), SinkError> {
+        self.switch.on().await;
+        self.frame.breaker.admit().await;
+        {
+            let mut prepared = self.shared.prepared.lock().await;
+            if !*prepared {
+                self.shared.destination.prepare().await?;
+                *prepared = true;
+            }
+        }
+        let taken = self.ask().await?;
+        let (log_start, log_end) = (taken.log_start, taken.log_end);
+        let (lane, start) = self
+            .shared
+            .destination
+            .open(taken, self.frame.clone())
+            .await?;
+        Ok((lane, self.within_log(start, log_start, log_end)?, log_end))
+    }
+
+    /// What the brokers know of the partition.
+    async fn ask(&self) -> Result<Taken, SinkError> {
+        let (shared, partition) = (Arc::clone(&self.shared), self.partition);
+        let asked = tokio::task::spawn_blocking(move || {
+            let committed = shared.offsets.committed(&shared.topic, [partition])?;
+            let bounds = shared.offsets.bounds(&shared.topic, [partition])?;
+            let (log_start, log_end) = bounds.get(&partition).copied().unwrap_or_default();
+            Ok(Taken {
+                partition,
+                topic_id: shared.topic_id,
+                log_start,
+                log_end,
+                committed: committed.get(&partition).and_then(|found| found.offset),
+            })
+        });
+        let unavailable = |error: String| SinkError::Unavailable(error);
+        asked
+            .await
+            .map_err(|error| unavailable(error.to_string()))?
+            .map_err(|error: crate::kafka::OffsetsError| unavailable(error.to_string()))
+    }
+
+    /// A position before the log's start cannot be read from. One behind its end is left alone: the brokers may be about to
+    /// tell a later end, and to begin again would deliver everything twice.
+    fn within_log(&self, start: i64, log_start: i64, log_end: i64) -> Result<i64, SinkError> {
+        let (topic, partition) = (&self.shared.topic, self.partition);
+        if start < log_start {
+            let lost = log_start - start;
+            self.frame.metrics.lost.inc_by(lost.unsigned_abs());
+            tracing::error!(
+                topic,
+                partition,
+                "up to {lost} events were deleted from the topic before they were delivered: raise its retention.ms"
+            );
+            return Ok(log_start);
+        }
+        if start > log_end {
+            return Err(SinkError::Unavailable(format!(
+                "partition {partition} of `{topic}` is delivered up to {start}, but ends at {log_end}: if that stays so, it has \
+                 lost records, and the group's offset of this partition has to be reset"
+            )));
+        }
+        Ok(start)
+    }
+
+    /// The next record that was read since the last seek.
+    async fn next(&mut self) -> Result<Record, Interrupted> {
+        loop {
+            match self.inbox.recv().await {
+                Some(Message::Record(number, record)) if number == self.seek => return Ok(record),
+                Some(Message::Record(_, record)) => self.progress.put_down(&record),
+                Some(Message::Reopen) => return Err(Interrupted::Reopen),
+                // Another delivery has taken this one's place.
+                None => return Err(Interrupted::Drained),
+            }
+        }
+    }
+
+    /// A record and those behind it: as many as there are within the limits. Dropped at an await it loses what it has, which
+    /// is then read again only if the partition is opened anew.
+    async fn fill(&mut self, first: Record) -> Result<Batch, Interrupted> {
+        let whole_at = Instant::now() + self.shared.limits.linger;
+        let mut bytes = first.value.len();
+        let mut records = vec![first];
+        while records.len() < self.shared.limits.records && bytes < BATCH_BYTES {
+            match timeout_at(whole_at, self.next()).await {
+                Ok(Ok(record)) => {
+                    bytes += record.value.len();
+                    records.push(record);
+                }
+                Ok(Err(interrupted)) => {
+                    self.progress.stop();
+                    for record in &records {
+                        self.progress.put_down(record);
+                    }
+                    return Err(interrupted);
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(Batch { records })
+    }
+}
+
+/// Comes back once everything before that position was delivered.
+async fn has_reached(progress: &Progress, position: i64) {
+    while !progress.has_reached(position) {
+        sleep(LOOK).await;
+    }
+}
+
+impl<D> Drop for Delivery<D> {
+    fn drop(&mut self) {
+        self.frame.condition.forget();
+    }
+}

@@ -1,0 +1,142 @@
+//! One connection to Redis for all partitions, made when it is needed and made anew after it failed.
+
+use super::super::destination::SinkError;
+use super::failure::Peer;
+use crate::config::{RedisConfig, secret};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
+    RedisError,
+};
+use secrecy::ExposeSecret;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// The connection that there is, and how many there were before it.
+#[derive(Default)]
+struct Current {
+    number: u64,
+    connection: Option<MultiplexedConnection>,
+}
+
+/// The way to Redis.
+pub(super) struct Connection {
+    config: RedisConfig,
+    info: ConnectionInfo,
+    peer: Peer,
+    current: Mutex<Current>,
+}
+
+impl Connection {
+    /// Connects to nothing yet.
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, SinkError> {
+        let wrong =
+            |problem: String| SinkError::Misconfigured(format!("sinks.redis.url: {problem}"));
+        let url = config
+            .url
+            .as_deref()
+            .ok_or_else(|| wrong("is not set".to_owned()))?;
+        let info = url
+            .into_connection_info()
+            .map_err(|error| wrong(error.to_string()))?;
+        let peer = Peer {
+            address: info.addr().to_string(),
+            user: config
+                .username
+                .clone()
+                .unwrap_or_else(|| "default".to_owned()),
+            prefix: config.prefix.clone(),
+        };
+        Ok(Self {
+            config: config.clone(),
+            info,
+            peer,
+            current: Mutex::default(),
+        })
+    }
+
+    /// Whom this talks to.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Makes one call. It may have taken effect though it failed: an answer can be lost.
+    pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, SinkError> {
+        let called = self.try_call(command).await?;
+        called.map_err(|error| self.peer.explain(&error))
+    }
+
+    /// The same, for who wants to look at what Redis said.
+    pub(super) async fn try_call<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> Result<Result<T, RedisError>, SinkError> {
+        let (number, mut connection) = self.connected().await?;
+        let called = command.query_async(&mut connection).await;
+        if let Err(error) = &called
+            && must_reconnect(error)
+        {
+            let mut current = self.current.lock().await;
+            if current.number == number {
+                current.connection = None;
+            }
+        }
+        Ok(called)
+    }
+
+    async fn connected(&self) -> Result<(u64, MultiplexedConnection), SinkError> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = &current.connection {
+            return Ok((current.number, connection.clone()));
+        }
+        let connection = self.connect().await?;
+        current.number += 1;
+        current.connection = Some(connection.clone());
+        Ok((current.number, connection))
+    }
+
+    /// Reads the password anew each time: it may have been rotated.
+    async fn connect(&self) -> Result<MultiplexedConnection, SinkError> {
+        let config = &self.config;
+        let mut settings = self.info.redis_settings().clone().set_skip_set_lib_name();
+        if let Some(user) = &config.username {
+            settings = settings.set_username(user);
+        }
+        let password = secret(config.password.as_ref(), config.password_file.as_deref()).map_err(
+            |problem| SinkError::Misconfigured(format!("sinks.redis.password_file: {problem}")),
+        )?;
+        if let Some(password) = &password {
+            settings = settings.set_password(password.expose_secret());
+        }
+        let timeouts = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(config.timeout))
+            .set_response_timeout(Some(config.timeout));
+        let connecting = async {
+            let client = Client::open(self.info.clone().set_redis_settings(settings))?;
+            client
+                .get_multiplexed_async_connection_with_config(&timeouts)
+                .await
+        };
+        // The library's own limits leave the look-up of the name out.
+        match tokio::time::timeout(config.timeout + Duration::from_secs(1), connecting).await {
+            Ok(connected) => connected.map_err(|error| self.peer.explain(&error)),
+            Err(_) => Err(SinkError::Unavailable(format!(
+                "Redis at {} does not answer: no connection within {:?}",
+                self.peer.address, config.timeout
+            ))),
+        }
+    }
+}
+
+/// Whether another connection may lead to a server that answers otherwise: after a network failure, or at a server that was
+/// demoted, or that forgot who we are.
+fn must_reconnect(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.is_unrecoverable_error()
+        || matches!(
+            error.code(),
+            Some("READONLY" | "NOAUTH" | "NOPERM" | "WRONGPASS" | "MOVED" | "MASTERDOWN")
+        )
+}
