@@ -80,12 +80,9 @@ impl Rebalancing {
     }
 }
 
-/// Subscribes.
-pub(super) fn join(
-    client: &ClientConfig,
-    settings: &MemberSettings,
-    callbacks: Arc<Callbacks<Kafka>>,
-) -> Result<RealConsumer, KafkaError> {
+/// How every member of a group here is set up: static, cooperative, reading what is committed, and committing by itself
+/// nothing. A position that is gone is told, never skipped.
+pub(crate) fn member_config(client: &ClientConfig, settings: &MemberSettings) -> ClientConfig {
     let mut config = client.clone();
     config
         .set("group.id", &settings.group)
@@ -110,6 +107,16 @@ pub(super) fn join(
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "false");
     super::fetch_defaults(&mut config);
+    config
+}
+
+/// Subscribes.
+pub(super) fn join(
+    client: &ClientConfig,
+    settings: &MemberSettings,
+    callbacks: Arc<Callbacks<Kafka>>,
+) -> Result<RealConsumer, KafkaError> {
+    let config = member_config(client, settings);
     let rebalancing = Rebalancing {
         callbacks,
         group: settings.group.clone(),

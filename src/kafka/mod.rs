@@ -33,7 +33,7 @@ pub use reports::Track;
 pub use resume::{Rebuild, Resume, TOMBSTONE_RETENTION_MS, resume};
 pub use transactor::{Transactor, TransactorError};
 
-pub(crate) use consumer::read_partition_from;
+pub(crate) use consumer::{member_config, read_partition_from};
 pub(crate) use ffi::topic_ids;
 pub(crate) use offsets::look_for_leaders;
 pub(crate) use real::close_within_limit;

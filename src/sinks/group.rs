@@ -131,22 +131,7 @@ impl Group {
         settings: MemberSettings,
         partitions: Arc<Partitions>,
     ) -> Result<Self, GroupError> {
-        let mut config = client.clone();
-        let millis = |time: Duration| time.as_millis().to_string();
-        config
-            .set("group.id", &settings.group)
-            .set("group.instance.id", &settings.instance)
-            .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", millis(settings.session_timeout))
-            .set("heartbeat.interval.ms", millis(settings.heartbeat))
-            .set("max.poll.interval.ms", millis(settings.max_poll_interval))
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "false");
-        crate::kafka::fetch_defaults(&mut config);
+        let config = crate::kafka::member_config(client, &settings);
         let topic = settings.topic.clone();
         let context = Rebalancing { topic, partitions };
         let failed = |error: KafkaError| GroupError::Failed {
