@@ -8,6 +8,7 @@ pub mod deployment;
 pub mod evidence;
 pub mod feed;
 pub mod flow;
+pub mod http_lane;
 pub mod oracle;
 pub mod pages;
 pub mod published;
