@@ -21,7 +21,7 @@ setup: ## install and fetch what demo, tests and benches need
 build: ## the same, and compile the workspace meanwhile; the binaries are in target/release
 	@dev/setup.sh --build
 
-demo: build ## the whole pipeline on this machine: PostgreSQL, Debezium, Kafka, thmanyah
+demo: build ## the whole pipeline on this machine: PostgreSQL, Debezium, Kafka, thmanyah, its three destinations
 	@$${CARGO_TARGET_DIR:-target}/release/demo
 
 test: build ## every test, the end-to-end ones on real services included
@@ -57,6 +57,6 @@ chaos: build ## 200 faults against three brokers and three instances: CHAOS_FAUL
 	@$${CARGO_TARGET_DIR:-target}/release/chaos
 
 # SINK_KILLS=n kills each so often.
-chaos-sinks: build ## each sink killed 200 times and more while it delivers, then compared with what was published
+chaos-sinks: build ## BigQuery and Redis: the sink killed 200 times while it delivers, then compared with what was published; HTTP under faults
 	SINK_KILLS=$(or $(SINK_KILLS),200) cargo test --release -p thmanyah-proptests --no-fail-fast \
 		--test sink_bigquery --test sink_redis --test sink_http -- --nocapture --test-threads 1

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use thmanyah::config::{BigQueryConfig, Config, Flags, Layers};
@@ -22,6 +22,7 @@ use thmanyah::sinks::{
 };
 use thmanyah_dev::{Processor, Topic};
 use thmanyah_proptests::bigquery_site::{Site, Stage, await_line, stage};
+use thmanyah_proptests::deployment::await_until;
 use thmanyah_proptests::published::Written;
 use thmanyah_proptests::table::{await_count, count, must_equal};
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ fn a_sink_that_is_killed_again_and_again_writes_each_event_once() -> Result<()> 
     must_equal(&stage.bigquery, &site.table(), &written)
 }
 
-/// One of those who fight for a partition.
+/// One of those who fight for a partition inside one process: it can be ended at each await.
 struct Contender {
     sink: BigQuerySink,
     frame: Frame,
@@ -178,7 +179,7 @@ fn record(written: &Written) -> Record {
 }
 
 #[test]
-fn two_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
+fn two_tasks_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
     let parts = stage();
     let seed: u64 = rand::random();
     println!("seed {seed}");
@@ -209,5 +210,128 @@ fn two_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
     }
     println!("{} streams were opened", opened.load(Ordering::Relaxed));
     assert!(opened.load(Ordering::Relaxed) > 2, "nobody fought");
+    must_equal(&parts.bigquery, &site.table(), &written)
+}
+
+/// Two processes, a partition that both want, and what was published so far.
+struct Fight<'s> {
+    stage: &'s Stage,
+    site: &'s Site,
+    rng: ChaCha8Rng,
+    written: Vec<Vec<Written>>,
+    events: usize,
+}
+
+impl Fight<'_> {
+    fn publish(&mut self) -> Result<()> {
+        let first = i64::try_from(self.events)? + 1;
+        let more = self.site.fill(self.stage, first, ROUND)?;
+        self.written.resize_with(more.len(), Vec::new);
+        for (all, more) in self.written.iter_mut().zip(more) {
+            all.extend(more);
+        }
+        self.events += ROUND;
+        Ok(())
+    }
+
+    fn process(&self, instance: &str, dir: &str) -> Result<Processor> {
+        let mut options = self.site.options(self.stage, &[("BATCH_RECORDS", "5")]);
+        instance.clone_into(&mut options.instance);
+        options.state_dir = options.state_dir.join(dir);
+        Ok(Processor::spawn(options)?)
+    }
+
+    fn any_moment(&mut self) {
+        std::thread::sleep(Duration::from_millis(self.rng.random_range(0..300)));
+    }
+}
+
+const ROUND: usize = 1_000;
+const OPENED: &str = "opened a stream";
+
+fn opened(process: &Processor) -> usize {
+    process.log().matches(OPENED).count()
+}
+
+#[test]
+fn two_processes_that_fight_for_a_partition_write_each_event_once() -> Result<()> {
+    let parts = stage();
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let site = Site::new(&parts, "processes", 1)?;
+    let mut fight = Fight {
+        stage: &parts,
+        site: &site,
+        rng: ChaCha8Rng::seed_from_u64(seed),
+        written: Vec::new(),
+        events: 0,
+    };
+    fight.publish()?;
+    let mut holder = fight.process("a", "first")?;
+    await_line(&mut holder, OPENED, 1, LIMIT)?;
+
+    // Under one name: the newcomer takes the partition while the other still writes, and does not know yet.
+    for round in 0..8 {
+        fight.publish()?;
+        fight.any_moment();
+        let mut newcomer = fight.process("a", &format!("next-{round}"))?;
+        await_line(&mut newcomer, OPENED, 1, LIMIT)?;
+        let end = holder.wait(LIMIT)?;
+        ensure!(end.code() == Some(3), "{end}: {}", holder.log());
+        holder = newcomer;
+    }
+
+    // Under two names: who holds it stands still for longer than its session, and goes on where it was.
+    let mut other = fight.process("b", "other")?;
+    other.await_ready(LIMIT)?;
+    for _ in 0..3 {
+        fight.publish()?;
+        fight.any_moment();
+        let before = opened(&other);
+        holder.pause();
+        await_line(&mut other, OPENED, before + 1, LIMIT)?;
+        fight.publish()?;
+        fight.any_moment();
+        holder.resume();
+        std::mem::swap(&mut holder, &mut other);
+        fight.any_moment();
+        if other.ended().is_some() {
+            other.respawn()?;
+        }
+        other.await_ready(LIMIT)?;
+    }
+    await_count(&parts.bigquery, &site.table(), fight.events, LIMIT)?;
+    must_equal(&parts.bigquery, &site.table(), &fight.written)
+}
+
+#[test]
+fn another_app_at_the_same_table_is_told_so_and_writes_nothing() -> Result<()> {
+    let parts = stage();
+    let site = Site::new(&parts, "apps", 1)?;
+    let written = site.fill(&parts, 1, 1_000)?;
+    let processes = ["one", "two"].map(|app| {
+        let mut options = site.options(&parts, &[]);
+        if let Some(name) = options.args.iter_mut().find(|arg| *arg == "apps") {
+            app.clone_into(name);
+        }
+        options.state_dir = options.state_dir.join(app);
+        Processor::spawn(options)
+    });
+    let mut processes = processes.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let told = "each needs a table of its own";
+    await_until(LIMIT, "one of them to be told", || {
+        for process in &mut processes {
+            ensure!(process.ended().is_none(), "{}", process.log());
+        }
+        let mut logs = processes.iter().map(Processor::log);
+        Ok(logs.any(|log| log.contains(told)).then_some(()))
+    })?;
+    await_count(&parts.bigquery, &site.table(), 1_000, LIMIT)?;
+    for process in &mut processes {
+        ensure!(process.ended().is_none(), "{}", process.log());
+        process.await_ready(LIMIT)?;
+    }
+    let told = |process: &&Processor| process.log().contains(told);
+    ensure!(processes.iter().filter(told).count() == 1, "both were told");
     must_equal(&parts.bigquery, &site.table(), &written)
 }

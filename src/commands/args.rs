@@ -154,7 +154,7 @@ pub struct SettingFlags {
     /// [default: all that is set up]
     #[arg(long, value_name = "ROLE,…")]
     roles: Option<String>,
-    /// Base URLs of the other instances
+    /// Base URLs of the other instances; not used yet
     #[arg(long, value_name = "URL,…")]
     peers: Option<String>,
 }

@@ -31,11 +31,12 @@ section! {
         app: InstanceName = Text("thmanyah"), flag "--app";
         /// Name of this instance, stable over restarts and unique in the deployment (a pod's ordinal is fine).
         instance: InstanceName = Required, flag "--instance";
-        /// Directory of the local state; made if missing. It can be lost: all of it is rebuilt from Kafka.
+        /// Directory of the local state; made if missing. It can be lost: all of it is rebuilt from Kafka, but which sinks are
+        /// paused.
         state_dir: PathBuf = Required, flag "--state-dir";
         /// Where the HTTP API, health and metrics listen.
         listen: SocketAddr = Text("127.0.0.1:8080"), flag "--listen";
-        /// Base URLs of the other instances, which answer for their partitions.
+        /// Base URLs of the other instances. Not used yet: each answers for its own partitions.
         peers: Vec<PeerUrl> = Text(""), flag "--peers";
         /// What this instance runs.
         roles: Roles = Text("materializer,enricher,api,sink-bigquery,sink-redis,sink-http"), flag "--roles";
@@ -85,7 +86,7 @@ section! {
         seen: TopicName = Text("engagement-events.seen");
         /// What the BigQuery sink must remember; made where that sink is set up.
         sinks_state: TopicName = Text("sinks.state");
-        /// Dead letters of both inputs.
+        /// Dead letters of both inputs and of the sinks.
         dlq: TopicName = Text("engagement-events.dlq");
     }
 }

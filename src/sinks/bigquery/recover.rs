@@ -38,12 +38,10 @@ struct Held {
 enum Before<'a> {
     /// Nothing: this is the first one.
     Nothing,
-    /// It wrote this table, behind its base, from the topic that is read now.
+    /// It wrote behind its base, from the topic that is read now.
     Counted { base: Option<i64>, rows: i64 },
     /// As above, but it is gone, and nobody knows how many rows it had.
     Uncounted { base: Option<i64> },
-    /// It wrote another table.
-    OtherTable,
     /// Its offsets are those of a topic that was deleted.
     OtherTopic(&'a str),
 }
@@ -72,14 +70,12 @@ impl Recovery<'_> {
         frame: Frame,
     ) -> Result<(BigQueryLane, i64), SinkError> {
         let partition = taken.partition;
-        let claim = self.states.claim(partition).await?;
+        let claim = self.states.claim(&self.table.path(), partition).await?;
         let topic = hexadecimal(&taken.topic_id);
         let before = self.end(claim.state.as_ref(), &topic).await?;
         let base = self.count(partition, before, taken).await?;
         let stream = self.writer.create(&self.table.path()).await?;
-        claim
-            .record(State::new(stream.clone(), base, &taken.topic_id))
-            .await?;
+        claim.record(stream.clone(), base, &taken.topic_id).await?;
         let start = base.map_or(taken.log_start, |base| base + 1);
         tracing::info!(partition, start, stream, "opened a stream");
         Ok((
@@ -97,16 +93,7 @@ impl Recovery<'_> {
         let Some(state) = state else {
             return Ok(Before::Nothing);
         };
-        let finalized = self.writer.finalize(&state.stream).await;
-        let ours = state.stream.strip_prefix(&self.table.path());
-        if !ours.is_some_and(|rest| rest.starts_with("/streams/")) {
-            return match finalized {
-                // It may be beyond what these credentials reach, and can do no harm to this table.
-                Ok(_) | Err(SinkError::Misconfigured(_)) => Ok(Before::OtherTable),
-                Err(error) => Err(error),
-            };
-        }
-        let finalized = finalized?;
+        let finalized = self.writer.finalize(&state.stream).await?;
         if state.topic != topic {
             return Ok(Before::OtherTopic(&state.topic));
         }
@@ -183,7 +170,7 @@ impl Before<'_> {
     fn base(self) -> Option<i64> {
         match self {
             Self::Counted { base, .. } | Self::Uncounted { base } => base,
-            Self::Nothing | Self::OtherTable | Self::OtherTopic(_) => None,
+            Self::Nothing | Self::OtherTopic(_) => None,
         }
     }
 }
@@ -240,7 +227,6 @@ fn decide(
         Before::Counted { base, .. } | Before::Uncounted { base } => {
             Decision::GoOn(held.max.max(base))
         }
-        Before::OtherTable => Decision::GoOn(held.max),
         Before::Nothing | Before::OtherTopic(_) if held.max.is_none() => Decision::GoOn(None),
         Before::Nothing if accept => Decision::GoOn(held.max.max(hint)),
         Before::Nothing => Decision::Stop(format!(
@@ -361,10 +347,6 @@ mod tests {
         let gone = Before::Uncounted { base: Some(4) };
         assert_eq!(
             decide(gone, held(Some(6), 1), None, false, true),
-            Decision::GoOn(Some(6))
-        );
-        assert_eq!(
-            decide(Before::OtherTable, held(Some(6), 1), None, false, true),
             Decision::GoOn(Some(6))
         );
     }

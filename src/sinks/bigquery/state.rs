@@ -1,7 +1,8 @@
 //! What must be remembered of each partition, in a compacted topic: which stream it is written through, and since where.
 //!
 //! The topic decides between two processes that take a partition over at the same time. Each writes by a transactional id that
-//! belongs to the partition, so the later one fences the earlier, whose record is then refused.
+//! belongs to the partition, so the later one fences the earlier, whose record is then refused. Ids of different apps do not
+//! fence each other: a table has one app, whose name is recorded, too.
 
 use super::super::SinkError;
 use crate::kafka::{
@@ -35,11 +36,11 @@ pub struct StateTopic {
     pub topic: String,
     /// Its partitions.
     pub partitions: i32,
-    /// Prefix of transactional ids.
+    /// Prefix of transactional ids; a table is written by one app.
     pub app: String,
 }
 
-/// How a partition is written.
+/// How a partition is written to a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     /// The form.
@@ -50,18 +51,8 @@ pub(super) struct State {
     pub(super) base: Option<i64>,
     /// Id of the enriched topic, in hexadecimal: the offsets are this topic's.
     pub(super) topic: String,
-}
-
-impl State {
-    /// A stream that goes on behind `base`.
-    pub(super) fn new(stream: String, base: Option<i64>, topic: &TopicId) -> Self {
-        Self {
-            v: VERSION,
-            stream,
-            base,
-            topic: hexadecimal(topic),
-        }
-    }
+    /// The app that writes it.
+    app: String,
 }
 
 /// A topic's id as the state tells it.
@@ -69,14 +60,22 @@ pub(super) fn hexadecimal(id: &TopicId) -> String {
     uuid::Uuid::from_bytes(*id).simple().to_string()
 }
 
-/// A partition that was taken: whoever had it before can record nothing any more.
+/// A partition that was taken: whoever of the same app had it before can record nothing any more.
 pub(super) struct Claim {
     producer: Option<TransactionalProducer<Kafka>>,
-    topic: String,
+    states: StateTopic,
     place: i32,
     key: String,
+    /// Up to where the topic was read.
+    end: i64,
     /// What was recorded last.
     pub(super) state: Option<State>,
+}
+
+/// What is recorded under a key, oldest first, and where that was read to.
+struct Records {
+    values: Vec<Vec<u8>>,
+    end: i64,
 }
 
 impl StateTopic {
@@ -84,40 +83,62 @@ impl StateTopic {
     ///
     /// IMPORTANT: in this order, and up to the read-uncommitted end. `init_transactions` decides every earlier transaction of
     /// the id; a reader that went first could miss a record that was committed meanwhile, and both would append.
-    pub(super) async fn claim(&self, partition: i32) -> Result<Claim, SinkError> {
-        let this = self.clone();
-        blocking(move |stop| this.claim_now(partition, &stop)).await
+    pub(super) async fn claim(&self, table: &str, partition: i32) -> Result<Claim, SinkError> {
+        let (this, key) = (self.clone(), format!("bigquery/{table}/{partition}"));
+        blocking(move |stop| this.claim_now(partition, key, &stop)).await
     }
 
-    fn claim_now(&self, partition: i32, stop: &Arc<AtomicBool>) -> Result<Claim, SinkError> {
+    fn claim_now(
+        self,
+        partition: i32,
+        key: String,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Claim, SinkError> {
         let settings = ProducerSettings {
             transactional_id: format!("{}-sink-bigquery-{partition}", self.app),
             transaction_timeout: TRANSACTION,
             max_record_bytes: RECORD_BYTES,
             stop: Arc::clone(stop),
         };
-        let key = format!("bigquery/{partition}");
         // Each partition's state by itself, so that no open transaction of another holds its reader back.
         let place = partition % self.partitions.max(1);
         let producer = TransactionalProducer::start(self.kafka.clone(), settings)
-            .map_err(|error| self.unreadable(partition, &error))?;
-        let state = match self.read(place, &key, stop) {
-            Ok(Some(text)) => Some(parse(&text)?),
-            Ok(None) => None,
-            Err(problem) => return Err(self.unreadable(partition, &problem)),
-        };
+            .map_err(|error| self.unreadable(&key, &error))?;
+        let records = self.read(place, &key, 0, stop)?;
+        let state = records.values.last().map(|text| parse(text)).transpose()?;
+        if let Some(state) = &state {
+            self.ensure_ours(&key, state)?;
+        }
         Ok(Claim {
             producer: Some(producer),
-            topic: self.topic.clone(),
+            states: self,
             place,
             key,
+            end: records.end,
             state,
         })
     }
 
-    /// The last value of a key.
-    fn read(&self, place: i32, key: &str, stop: &AtomicBool) -> Result<Option<Vec<u8>>, String> {
-        let failed = |error: &dyn std::fmt::Display| error.to_string();
+    fn ensure_ours(&self, key: &str, state: &State) -> Result<(), SinkError> {
+        if state.app == self.app {
+            return Ok(());
+        }
+        let (theirs, ours) = (&state.app, &self.app);
+        Err(SinkError::Misconfigured(format!(
+            "the app `{theirs}` writes {key}, and this is the app `{ours}`: each needs a table of its own, by \
+             `sinks.bigquery.dataset` or `sinks.bigquery.table`"
+        )))
+    }
+
+    /// What is recorded under a key, from an offset on.
+    fn read(
+        &self,
+        place: i32,
+        key: &str,
+        from: i64,
+        stop: &AtomicBool,
+    ) -> Result<Records, SinkError> {
+        let failed = |problem: &dyn std::fmt::Display| self.unreadable(key, problem);
         let group = format!("{}-sink-bigquery", self.app);
         let offsets = self
             .kafka
@@ -127,9 +148,10 @@ impl StateTopic {
             .bounds(&self.topic, [place])
             .map_err(|error| failed(&error))?;
         let (start, end) = bounds.get(&place).copied().unwrap_or_default();
-        let mut last = None;
-        if start == end {
-            return Ok(last);
+        let start = start.max(from);
+        let mut values = Vec::new();
+        if start >= end {
+            return Ok(Records { values, end });
         }
         let reader = self
             .kafka
@@ -142,55 +164,84 @@ impl StateTopic {
             .is_none_or(|position| *position < end)
         {
             if stop.load(Ordering::Relaxed) || self.kafka.since(began) > READ {
-                return Err(format!("its end {end} is not reached"));
+                return Err(failed(&format!("its end {end} is not reached")));
             }
             if let Some(record) = reader.next(POLL).map_err(|error| failed(&error))?
                 && record.key() == Some(key.as_bytes())
             {
-                last = record.payload().map(<[u8]>::to_vec);
+                values.extend(record.payload().map(<[u8]>::to_vec));
             }
         }
-        Ok(last)
+        Ok(Records { values, end })
     }
 
-    fn unreadable(&self, partition: i32, problem: &dyn std::fmt::Display) -> SinkError {
+    fn unreadable(&self, key: &str, problem: &dyn std::fmt::Display) -> SinkError {
         let topic = &self.topic;
         SinkError::Unavailable(format!(
-            "cannot read the state of partition {partition} in {topic}: {problem}"
+            "cannot read the state of {key} in {topic}: {problem}"
         ))
     }
 }
 
 impl Claim {
-    /// Records a state, durably and exclusively, and gives the claim up.
-    pub(super) async fn record(mut self, state: State) -> Result<(), SinkError> {
-        blocking(move |_| self.record_now(&state)).await
+    /// Records a stream that goes on behind `base`, durably and exclusively, and gives the claim up.
+    pub(super) async fn record(
+        mut self,
+        stream: String,
+        base: Option<i64>,
+        topic: &TopicId,
+    ) -> Result<(), SinkError> {
+        let state = State {
+            v: VERSION,
+            stream,
+            base,
+            topic: hexadecimal(topic),
+            app: self.states.app.clone(),
+        };
+        blocking(move |stop| self.record_now(&state, &stop)).await
     }
 
-    fn record_now(&mut self, state: &State) -> Result<(), SinkError> {
-        let failed = |error: &dyn std::fmt::Display| {
-            SinkError::Fenced(format!(
-                "cannot record the stream of {}, which another process may have taken over: {error}",
-                self.key
-            ))
+    fn record_now(&mut self, state: &State, stop: &AtomicBool) -> Result<(), SinkError> {
+        let value = serde_json::to_vec(state).map_err(|error| self.refused(&error))?;
+        self.write(&value)?;
+        // Another app may have recorded a stream since this one read. Whose record is first has the table: theirs is put back.
+        let records = self.states.read(self.place, &self.key, self.end, stop)?;
+        let Some(first) = records.values.first() else {
+            return Err(self.refused(&"it is not in the topic"));
         };
+        if let Err(theirs) = self.states.ensure_ours(&self.key, &parse(first)?) {
+            self.write(first)?;
+            return Err(theirs);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, value: &[u8]) -> Result<(), SinkError> {
         let Some(mut producer) = self.producer.take() else {
-            return Err(failed(&"the claim was given up"));
+            return Err(self.refused(&"the claim was given up"));
         };
-        let value = serde_json::to_vec(state).map_err(|error| failed(&error))?;
-        producer.begin().map_err(|error| failed(&error))?;
+        producer.begin().map_err(|error| self.refused(&error))?;
         let sent = producer.send(Outgoing {
-            topic: &self.topic,
+            topic: &self.states.topic,
             partition: Some(self.place),
             key: Some(self.key.as_bytes()),
-            value: Some(&value),
+            value: Some(value),
             headers: None,
             track: None,
         });
-        sent.map_err(|error| failed(&error))?;
+        sent.map_err(|error| self.refused(&error))?;
         // An unknown outcome is an error, too: the next one to take the partition reads what became of it.
-        let _receipt = producer.commit_records().map_err(|error| failed(&error))?;
+        let committed = producer.commit_records();
+        let _receipt = committed.map_err(|error| self.refused(&error))?;
+        self.producer = Some(producer);
         Ok(())
+    }
+
+    fn refused(&self, problem: &dyn std::fmt::Display) -> SinkError {
+        SinkError::Fenced(format!(
+            "cannot record the stream of {}, which another process may have taken over: {problem}",
+            self.key
+        ))
     }
 }
 
@@ -248,13 +299,14 @@ mod tests {
 
     #[test]
     fn the_form_on_the_wire_is_kept() {
-        let golden = r#"{"v":1,"stream":"projects/p/datasets/d/tables/t/streams/s","base":41,"topic":"000102030405060708090a0b0c0d0e0f"}"#;
-        let topic = std::array::from_fn(|i| i as u8);
-        let state = State::new(
-            "projects/p/datasets/d/tables/t/streams/s".into(),
-            Some(41),
-            &topic,
-        );
+        let golden = r#"{"v":1,"stream":"projects/p/datasets/d/tables/t/streams/s","base":41,"topic":"000102030405060708090a0b0c0d0e0f","app":"thmanyah"}"#;
+        let state = State {
+            v: VERSION,
+            stream: "projects/p/datasets/d/tables/t/streams/s".into(),
+            base: Some(41),
+            topic: hexadecimal(&std::array::from_fn(|i| i as u8)),
+            app: "thmanyah".into(),
+        };
         assert_eq!(serde_json::to_string(&state).unwrap(), golden);
         assert_eq!(parse(golden.as_bytes()).unwrap(), state);
         assert!(parse(golden.replace("\"v\":1", "\"v\":2").as_bytes()).is_err());
