@@ -32,14 +32,29 @@ struct Mark {
     committed: Instant,
 }
 
-/// Publishes `rate` events a second for some time while the sink runs.
-pub(crate) fn measure(broker: &Broker, redis: &Redis, rate: u64, time: Duration) -> Result<Fresh> {
+/// One measurement.
+pub(crate) struct Steady<'a> {
+    /// The name of its app; each has its own.
+    pub(crate) app: &'a str,
+    /// Its number: each looks for contents of its own.
+    pub(crate) number: u32,
+    /// Settings of a sink beside that of Redis.
+    pub(crate) beside: &'a [(String, String)],
+    /// Events a second.
+    pub(crate) rate: u64,
+    pub(crate) time: Duration,
+}
+
+/// Publishes at a steady rate for some time while the sink runs.
+pub(crate) fn measure(broker: &Broker, redis: &Redis, steady: &Steady<'_>) -> Result<Fresh> {
+    let (rate, time) = (steady.rate, steady.time);
     let state = ScratchDir::new("fresh")?;
     let mut options = ProcessorOptions::new(broker.bootstrap(), "0", &state.path().join("state"))
-        .args(["--roles", "sink-redis", "--app", "fresh"]);
+        .args(["--roles", "sink-redis,sink-bigquery", "--app", steady.app]);
     options
         .env
         .push(("THMANYAH_SINKS__REDIS__URL".to_owned(), redis.url()));
+    options.env.extend_from_slice(steady.beside);
     let processor = Processor::start(options)?;
     await_caught_up(&processor)?;
     let (marks, to_find) = channel();
@@ -57,7 +72,7 @@ pub(crate) fn measure(broker: &Broker, redis: &Redis, rate: u64, time: Duration)
         next += TICK;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let due = began.elapsed().as_millis() as u64 * rate / 1_000;
-        let mark = transaction(&client, &mut sent, due)?;
+        let mark = transaction(&client, steady.number, &mut sent, due)?;
         marks
             .send(mark)
             .map_err(|_| anyhow!("the finder has ended"))?;
@@ -107,15 +122,15 @@ fn event(id: i64, content: ContentId) -> Result<Event<'static>> {
 }
 
 /// Publishes what is due, the mark last.
-fn transaction(client: &BaseProducer, sent: &mut u64, due: u64) -> Result<Mark> {
+fn transaction(client: &BaseProducer, number: u32, sent: &mut u64, due: u64) -> Result<Mark> {
     client.begin_transaction()?;
     let mut content = content_id(0);
     let mut date = String::new();
     while *sent <= due {
-        let id = FIRST_ID + *sent as i64;
+        let id = FIRST_ID * i64::from(number) + *sent as i64;
         let is_mark = *sent == due;
         content = content_id(if is_mark {
-            1_000_000 + due as u32
+            number * 1_000_000 + due as u32
         } else {
             *sent as u32 % 1_000
         });

@@ -1,5 +1,6 @@
 //! Each sink by itself against its real destination, beside a bare reader of the same topic: events a second, and CPU-seconds
-//! per million. Then how soon the board in Redis shows what was committed, at a steady rate. One broker, one run.
+//! per million. Then how soon the board in Redis shows what was committed, at a steady rate, alone and beside a BigQuery that is
+//! dead. One broker, one run.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -80,7 +81,6 @@ fn main() -> Result<()> {
     .map(|(name, value)| (format!("THMANYAH_SINKS__BIGQUERY__{name}"), value));
     let of_bigquery = throughput::sink(&broker, "bigquery", &at_bigquery, events)?;
     say(&of_bigquery.line("bigquery (emulator)", Some(&bare)));
-    drop(bigquery);
 
     let external = ExternalSystem::start(PARTITIONS)?;
     let at_external = [(
@@ -92,11 +92,26 @@ fn main() -> Result<()> {
     say(&of_http.line("http (mock)", Some(&bare)));
 
     let time = Duration::from_secs(arguments.seconds);
-    let redis = Redis::start(RedisOptions::default())?;
-    let fresh = freshness::measure(&broker, &redis, arguments.rate, time)?;
-    say(&format!(
-        "commit → board in Redis at {} events/s: p50 {} ms, p99 {} ms, of {} marks",
-        arguments.rate, fresh.p50_ms, fresh.p99_ms, fresh.marks
-    ));
+    let mut bigquery = bigquery;
+    bigquery.kill9();
+    let runs: [(&str, &str, &[(String, String)]); 2] = [
+        ("fresh", "alone", &[]),
+        ("fresh-beside", "beside a dead BigQuery", &at_bigquery),
+    ];
+    for (number, (app, how, beside)) in (1..).zip(runs) {
+        let redis = Redis::start(RedisOptions::default())?;
+        let steady = freshness::Steady {
+            app,
+            number,
+            beside,
+            rate: arguments.rate,
+            time,
+        };
+        let fresh = freshness::measure(&broker, &redis, &steady)?;
+        say(&format!(
+            "commit → board in Redis at {} events/s, {how}: p50 {} ms, p99 {} ms, of {} marks",
+            arguments.rate, fresh.p50_ms, fresh.p99_ms, fresh.marks
+        ));
+    }
     Ok(())
 }
