@@ -135,7 +135,7 @@ async fn a_wrong_set_up_opens_the_breaker_at_once_tells_why_and_is_got_over() {
         (407, "", "a proxy wants credentials"),
         (
             301,
-            r#", "location": "http://there/""#,
+            r#", "location": "http://there/?token=secret""#,
             "is `sinks.http.url` to be http://there/?",
         ),
     ] {

@@ -119,7 +119,11 @@ impl Requests {
             },
             407 => "a proxy wants credentials".to_owned(),
             300..=399 => match header(response, &LOCATION) {
-                Some(to) => format!("redirects are not followed: is `sinks.http.url` to be {to}?"),
+                Some(to) => {
+                    // A system may repeat the query that it was asked with, and that may hold a secret.
+                    let to = to.split(['?', '#']).next().unwrap_or_default();
+                    format!("redirects are not followed: is `sinks.http.url` to be {to}?")
+                }
                 None => "redirects are not followed".to_owned(),
             },
             _ => "is `sinks.http.url` right?".to_owned(),
