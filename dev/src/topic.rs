@@ -178,17 +178,24 @@ pub fn read(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 open.remove(&partition);
             }
-            Some(Err(error)) => return Err(failed(error)),
-            None if heard.elapsed() > READ_LIMIT => {
-                return Err(failed(KafkaError::MessageConsumption(
-                    RDKafkaErrorCode::OperationTimedOut,
-                )));
+            Some(Err(error)) if !is_notice(&error) => return Err(failed(error)),
+            quiet if heard.elapsed() > READ_LIMIT => {
+                let timed_out = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
+                return Err(failed(quiet.and_then(Result::err).unwrap_or(timed_out)));
             }
-            None => continue,
+            _ => continue,
         }
         heard = Instant::now();
     }
     Ok(())
+}
+
+/// A connection that broke is told of where records are read, and made again by the client.
+fn is_notice(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+    )
 }
 
 /// Drives a future to its end on a thread of its own, so that callers may be async or not.

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::ports::free_listener;
 use crate::{Error, free_port};
 use frame::Frame;
 use shared::{Link, Shared};
@@ -53,9 +54,7 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port of the loopback, for a broker that will listen on another one.
     pub fn start() -> Result<Self, Error> {
-        let (port, upstream) = (free_port()?, free_port()?);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .map_err(Error::io(format!("listen on 127.0.0.1:{port}")))?;
+        let ((port, listener), upstream) = (free_listener()?, free_port()?);
         let shared = Arc::new(Shared::default());
         let serving = Arc::clone(&shared);
         let acceptor = std::thread::Builder::new()
