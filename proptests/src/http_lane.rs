@@ -15,7 +15,7 @@ use thmanyah::health::Health;
 use thmanyah::metrics::Metrics;
 use thmanyah::sinks::{
     Batch, Breaker, Condition, Destination, ExternalSink, Frame, Lane, LetterSettings, Letters,
-    Record, SinkError, Taken,
+    Record, SinkError, Switch, Taken,
 };
 
 use crate::published::{content_id, json};
@@ -66,6 +66,7 @@ pub fn frame() -> (Frame, Arc<Health>) {
         condition: condition.of(3),
         metrics,
         breaker,
+        switch: Switch::default(),
     };
     (frame, health)
 }

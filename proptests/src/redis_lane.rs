@@ -13,7 +13,7 @@ use thmanyah::health::Health;
 use thmanyah::metrics::Metrics;
 use thmanyah::sinks::{
     Batch, Breaker, Condition, Destination, Frame, Lane, LetterSettings, Letters, Record,
-    RedisLane, RedisSink, Taken,
+    RedisLane, RedisSink, SinkError, Switch, Taken,
 };
 use thmanyah_dev::Redis;
 
@@ -70,6 +70,7 @@ pub fn frame() -> Frame {
         letters: Letters::new(settings, metrics.clone()).unwrap(),
         metrics,
         breaker,
+        switch: Switch::default(),
     }
 }
 
@@ -142,7 +143,11 @@ pub async fn open(sink: &RedisSink, log: &Log) -> (RedisLane, i64) {
         }
     }
     sink.prepare().await.unwrap();
-    sink.open(log.taken(), frame()).await.unwrap()
+    match sink.open(log.taken(), frame()).await {
+        // Beyond the log's end it is looked twice.
+        Err(SinkError::Unavailable(_)) => sink.open(log.taken(), frame()).await.unwrap(),
+        opened => opened.unwrap(),
+    }
 }
 
 /// Delivers what is left of a log.

@@ -18,7 +18,7 @@ use thmanyah::kafka::{Kafka, LimitReader, TopicLimits};
 use thmanyah::metrics::Metrics;
 use thmanyah::sinks::{
     Batch, BigQuerySink, Breaker, Condition, Destination, Frame, Lane, LetterSettings, Letters,
-    Record, StateTopic, Taken,
+    Record, StateTopic, Switch, Taken,
 };
 use thmanyah_dev::{Processor, Topic};
 use thmanyah_proptests::bigquery_site::{Site, Stage, await_line, stage};
@@ -166,6 +166,7 @@ fn frame(config: &Config) -> Result<Frame> {
         letters: Letters::new(letters, metrics.clone())?,
         metrics,
         breaker,
+        switch: Switch::default(),
     })
 }
 

@@ -243,3 +243,35 @@ fn rows_that_are_missing_stop_a_partition_until_an_operator_accepts_it() -> Resu
     await_count(&stage.bigquery, &site.table(), 340, LIMIT)?;
     must_equal(&stage.bigquery, &site.table(), &written)
 }
+
+#[test]
+fn a_table_that_was_made_anew_is_told_of_and_not_taken_for_the_old_one() -> Result<()> {
+    let stage = stage();
+    let site = Site::new(&stage, "anew", 1)?;
+    let mut written = site.fill(&stage, 1, 300)?;
+    let mut sink = Processor::spawn(site.options(&stage, &[]))?;
+    await_count(&stage.bigquery, &site.table(), 300, LIMIT)?;
+    // The second stream begins behind the first one's rows.
+    sink.terminate(LIMIT)?;
+    written[0].extend(site.fill(&stage, 301, 50)?.into_iter().flatten());
+    sink.respawn()?;
+    await_count(&stage.bigquery, &site.table(), 350, LIMIT)?;
+    sink.terminate(LIMIT)?;
+    let drop = format!("DROP TABLE {}", site.table());
+    stage.bigquery.query(&drop, &[])?;
+    let after = site.fill(&stage, 351, 50)?;
+    sink.respawn()?;
+    await_line(&mut sink, "is not written any more", 1, LIMIT)?;
+    assert!(sink.ended().is_none());
+    assert!(sink.log().contains("accept_missing_rows"), "{}", sink.log());
+    sink.kill9();
+    let mut sink = Processor::spawn(site.options(&stage, &[("ACCEPT_MISSING_ROWS", "true")]))?;
+    await_count(&stage.bigquery, &site.table(), 50, LIMIT)?;
+    must_equal(&stage.bigquery, &site.table(), &after)?;
+    await_line(
+        &mut sink,
+        "going on, as `sinks.bigquery.accept_missing_rows` is set",
+        1,
+        LIMIT,
+    )
+}

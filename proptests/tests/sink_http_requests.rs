@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use thmanyah::sinks::Lane;
+use thmanyah::sinks::{Lane, Switches};
 use thmanyah_proptests::http_lane::{LIMIT, batch, frame, open, reason, settings};
 use thmanyah_tools::external::{ExternalOptions, ExternalSystem, Script};
 
@@ -204,4 +204,27 @@ async fn a_lane_that_is_dropped_sends_no_more() {
     }
     system.play(Script::default());
     assert_eq!(system.totals().accepted, 0);
+}
+
+#[tokio::test]
+async fn a_pause_holds_up_each_attempt_of_a_batch_that_is_under_way() {
+    let system = system("{}").await;
+    let dir = tempfile::tempdir().unwrap();
+    let switches = Switches::open(dir.path(), &["http"]).unwrap();
+    let (mut frame, _) = frame();
+    frame.switch = switches.of("http").unwrap();
+    let mut lane = open(&settings(&system.url()), &frame).await.unwrap();
+    switches.set("http", true).unwrap();
+    let delivering = tokio::spawn(async move { lane.deliver(&batch(30)).await });
+    // Others get through meanwhile.
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for record in batch(80).records.split_off(30) {
+        let request = client.post(system.url()).body(record.value);
+        let request = request.header("idempotency-key", record.offset.to_string());
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+    assert_eq!(system.totals().requests, 50);
+    switches.set("http", false).unwrap();
+    delivering.await.unwrap().unwrap();
+    assert_eq!(system.totals().distinct, 80);
 }

@@ -229,6 +229,35 @@ async fn a_part_that_cannot_be_gone_on_from_is_cleared_and_the_others_stay() {
 }
 
 #[tokio::test]
+async fn a_fence_that_moved_on_while_the_end_was_asked_for_is_no_reason_to_clear_anything() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let redis = Redis::start(RedisOptions::default()).unwrap();
+    let logs = logs(&mut rng, 1, 1_000);
+    let (zombies, successors) = (sink(&redis), sink(&redis));
+    let (mut zombie, start) = open(&zombies, &logs[0]).await;
+    let first = logs[0].batch(start, 100);
+    let early = Taken {
+        log_end: first.next_offset(),
+        ..logs[0].taken()
+    };
+    zombie.deliver(&first).await.unwrap();
+    let mut position = first.next_offset();
+    successors.prepare().await.unwrap();
+    // It moves on before each look: the end that was asked for is always an old one.
+    for _ in 0..3 {
+        let batch = logs[0].batch(position, 200);
+        zombie.deliver(&batch).await.unwrap();
+        position = batch.next_offset();
+        let behind = successors.open(early.clone(), frame()).await;
+        assert!(matches!(behind, Err(SinkError::Unavailable(_))));
+    }
+    let (_, start) = successors.open(logs[0].taken(), frame()).await.unwrap();
+    assert_eq!(start, position);
+    deliver_rest(&successors, &logs[0]).await;
+    compare(&redis, PREFIX, &Log::events(&logs), &moments(now_ms())).unwrap();
+}
+
+#[tokio::test]
 async fn a_topic_that_was_made_anew_begins_with_an_empty_board() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let redis = Redis::start(RedisOptions::default()).unwrap();

@@ -92,6 +92,7 @@ async fn why(sink: &RedisSink) -> String {
     match sink.prepare().await.unwrap_err() {
         SinkError::Misconfigured(why) => format!("misconfigured: {why}"),
         SinkError::Unavailable(why) => format!("unavailable: {why}"),
+        SinkError::Stopped(why) => format!("stopped: {why}"),
         SinkError::Fenced(why) => format!("fenced: {why}"),
     }
 }

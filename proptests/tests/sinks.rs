@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use thmanyah_dev::{
@@ -44,6 +46,37 @@ impl Site {
             ..Filling::new(PARTITIONS, events, 50, 7)
         };
         fill(&self.broker, ENRICHED, &filling).map(drop)
+    }
+
+    /// Writes to each partition in a transaction that is aborted.
+    fn abort_some(&self) -> Result<()> {
+        let mut client = self.broker.client();
+        let producer: BaseProducer = client.set("transactional.id", "aborts").create()?;
+        producer.init_transactions(LIMIT)?;
+        producer.begin_transaction()?;
+        for partition in 0..PARTITIONS {
+            let record = BaseRecord::<(), _>::to(ENRICHED).partition(partition);
+            let sent = producer.send(record.payload("nobody sees this"));
+            sent.map_err(|(error, _)| error)?;
+        }
+        producer.flush(LIMIT)?;
+        Ok(producer.abort_transaction(LIMIT)?)
+    }
+
+    /// Whether a group has committed the end of each partition.
+    fn is_at_the_end(&self, group: &str) -> Result<Option<()>> {
+        let viewer: BaseConsumer = self.broker.client().set("group.id", group).create()?;
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            asked.add_partition(ENRICHED, partition);
+        }
+        for element in viewer.committed_offsets(asked, LIMIT)?.elements() {
+            let (_, end) = viewer.fetch_watermarks(ENRICHED, element.partition(), LIMIT)?;
+            if element.offset() != Offset::Offset(end) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
     }
 
     fn options(
@@ -188,6 +221,48 @@ fn operate(processor: &Processor, what: &str) -> Result<()> {
         Ok::<_, reqwest::Error>(answer.status())
     })?;
     ensure!(status.is_success(), "{what}: {status}");
+    Ok(())
+}
+
+#[test]
+fn lag_and_age_are_true_without_any_new_event_from_the_start_of_an_outage_to_a_restart()
+-> Result<()> {
+    let site = Site::new()?;
+    let mut redis = Redis::start(RedisOptions::default())?;
+    redis.kill9();
+    site.publish(1, 400)?;
+    let settings = [("SINKS__REDIS__URL", redis.url())];
+    let mut processor = Processor::start(site.options("0", "sink-redis", &settings))?;
+    let metric = |processor: &Processor, name: &str| {
+        let name = format!("thmanyah_sink_{name}");
+        processor.metric(&name, &[("sink", "redis")])
+    };
+    await_until(LIMIT, "all to wait, and since when", || {
+        let waits = metric(&processor, "lag")? >= Some(400.0)
+            && metric(&processor, "oldest_undelivered_seconds")? > Some(0.0)
+            && metric(&processor, "up")? == Some(0.0);
+        Ok(waits.then_some(()))
+    })?;
+    redis.restart()?;
+    let is_well = |processor: &Processor| {
+        await_until(LIMIT, "nothing to wait", || {
+            let waits = metric(processor, "lag")? != Some(0.0)
+                || metric(processor, "oldest_undelivered_seconds")? != Some(0.0)
+                || metric(processor, "up")? != Some(1.0);
+            Ok((!waits).then_some(()))
+        })
+    };
+    await_delivered(&mut processor, "redis", 400)?;
+    is_well(&processor)?;
+    processor.kill9();
+    // The log of each partition goes on with what no reader sees.
+    site.abort_some()?;
+    processor.restart()?;
+    await_until(LIMIT, "the group to be at the end of the log", || {
+        site.is_at_the_end("thmanyah-sink-redis")
+    })?;
+    is_well(&processor)?;
+    ensure!(delivered(&processor, "redis")? == 0, "nothing came since");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use super::error::ConfigError;
 use super::layers::{Layers, Origin};
 use super::properties::Properties;
 use super::sections::{self, Config};
-use super::values::{Value, quoted};
+use super::values::{Value, is_url_with_secret, quoted};
 use std::fmt::Write;
 
 /// Every setting. The text is a configuration file that gives the same settings again, but for secrets.
@@ -61,6 +61,9 @@ fn line(out: &mut String, layers: &Layers, setting: &Setting) -> Result<(), Conf
     document(out, setting);
     let name = setting.name;
     let _ = match (setting.effective)(layers, setting) {
+        Ok(Some(value)) if is_url_with_secret(&value) => {
+            writeln!(out, "# {name} = \"<redacted>\"  # {origin}")
+        }
         Ok(Some(value)) => writeln!(out, "{name} = {value}  # {}", told(&origin, setting)),
         Ok(None) if origin == Origin::Default => {
             let meaning = match setting.fallback {

@@ -374,6 +374,30 @@ fn secrets_are_never_printed() {
 }
 
 #[test]
+fn urls_that_may_hold_a_secret_are_not_printed() {
+    let variables = [("THMANYAH_SINKS__HTTP__URL", "https://h/in?key=hush")];
+    let said = Said {
+        variables: &variables,
+        flags: REQUIRED,
+        ..Said::default()
+    };
+    let text = effective(&said.layers().unwrap()).unwrap();
+    assert!(text.contains("# url = \"<redacted>\""), "{text}");
+    assert!(!text.contains("hush"), "{text}");
+    let variables = [("THMANYAH_SINKS__REDIS__URL", "redis://:hush@h:6379")];
+    let error = Said {
+        variables: &variables,
+        flags: REQUIRED,
+        ..Said::default()
+    }
+    .error();
+    assert!(
+        error.contains("sinks.redis.url") && !error.contains("hush"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_printed_is_a_file_that_gives_the_same_settings() {
     let file = "peers = ['http://10.0.0.2:80/', 'http://b:1']\nroles = ['api']\n[topics]\nprefix = 'p.'\n[store]\nmemory = '1 GiB'\n[kafka.properties]\nlinger.ms = 7\n[log]\nfilter = 'debug'\n";
     let flags = [

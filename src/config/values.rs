@@ -52,8 +52,10 @@ fn invalid<T: Value>(
     raw: Option<&Raw>,
     problem: String,
 ) -> ConfigError {
+    let shows =
+        |text: &&String| !T::SECRET && text.len() <= LONGEST_SHOWN && !is_url_with_secret(text);
     let value = match raw {
-        Some(Raw::Scalar(text)) if !T::SECRET && text.len() <= LONGEST_SHOWN => Some(text.clone()),
+        Some(Raw::Scalar(text)) => Some(text).filter(shows).cloned(),
         _ => None,
     };
     ConfigError::Invalid {
@@ -62,6 +64,12 @@ fn invalid<T: Value>(
         value,
         problem,
     }
+}
+
+/// Whether a text is a URL with a user or a query: where people put passwords and tokens.
+pub(super) fn is_url_with_secret(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(_, rest)| rest.contains(['@', '?']))
 }
 
 /// The effective value of a setting.

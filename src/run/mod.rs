@@ -81,8 +81,8 @@ struct Process {
     metrics: Metrics,
     health: Arc<Health>,
     unsettle: Unsettle,
-    /// Where the sinks' deliveries run, once there is one.
-    sinks: Option<tokio::runtime::Runtime>,
+    /// Where the deliveries of each sink run.
+    sinks: Vec<tokio::runtime::Runtime>,
     stop: Arc<AtomicBool>,
     asked: CancellationToken,
     threads: Vec<(String, JoinHandle<Result<(), RunError>>)>,
@@ -146,7 +146,7 @@ pub fn run(config: Config, topics: Topics, asked: CancellationToken) -> Result<(
         metrics: Metrics::new(),
         health: Arc::new(health),
         unsettle: Unsettle::default(),
-        sinks: None,
+        sinks: Vec::new(),
         stop: Arc::new(AtomicBool::new(false)),
         asked,
         threads: Vec::new(),
@@ -398,6 +398,10 @@ impl Process {
             }
         }
         let stopped = recent.map_or(Ok(()), Recent::stop);
+        // A drop would wait for calls that block, however long they take.
+        for sink in self.sinks {
+            sink.shutdown_background();
+        }
         if let Some(instance) = fenced {
             let sinks = ["bigquery", "redis", "http"].map(|name| sink_group(&self.config, name));
             let ours = [
@@ -409,9 +413,6 @@ impl Process {
             return Err(RunError::Fenced(FencedBy { instance, host }));
         }
         stopped?;
-        if let Some(sinks) = self.sinks {
-            sinks.shutdown_timeout(Duration::from_secs(2));
-        }
         let runtime = watched?;
         runtime.shutdown_timeout(Duration::from_secs(2));
         tracing::info!("stopped");

@@ -57,7 +57,7 @@ impl Process {
             .collect()
     }
 
-    /// Starts one: its reading thread, and its deliveries on the runtime of all sinks.
+    /// Starts one: its reading thread, and its deliveries on a runtime of their own, so that none waits for another's.
     fn start_sink<D: Destination>(
         &mut self,
         destination: D,
@@ -68,7 +68,11 @@ impl Process {
             return Ok(());
         };
         let config = Arc::clone(&self.config);
-        let runtime = self.sink_runtime()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(format!("sink {}", D::NAME))
+            .enable_all()
+            .build()?;
         let topics = &config.topics;
         let instance = format!("{}-sink-{}-{}", config.app, D::NAME, config.instance);
         let group = sink_group(&config, D::NAME);
@@ -93,28 +97,14 @@ impl Process {
             metrics: self.metrics.clone(),
             health: Arc::clone(&self.health),
             switch,
-            runtime,
+            runtime: runtime.handle().clone(),
             now_ms,
         };
+        self.sinks.push(runtime);
         self.spawn(format!("sink {}", D::NAME), move |stop| {
             Ok(sinks::run(destination, settings, around, stop)?)
         });
         Ok(())
-    }
-
-    /// The runtime of all deliveries, started with the first sink.
-    fn sink_runtime(&mut self) -> Result<tokio::runtime::Handle, RunError> {
-        if let Some(runtime) = &self.sinks {
-            return Ok(runtime.handle().clone());
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("sinks")
-            .enable_all()
-            .build()?;
-        let handle = runtime.handle().clone();
-        self.sinks = Some(runtime);
-        Ok(handle)
     }
 }
 

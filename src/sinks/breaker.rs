@@ -28,6 +28,15 @@ enum State {
     HalfOpen { until: Instant, spells: u32 },
 }
 
+/// An attempt that failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Failure {
+    /// Another would fail as well, so that the circuit opens by this one alone.
+    pub is_lasting: bool,
+    /// For how long the destination asks to be left alone. A circuit that is open for this failure stays open for so long.
+    pub rest: Duration,
+}
+
 /// The decisions, with the time passed in.
 #[derive(Debug)]
 struct Circuit {
@@ -58,11 +67,11 @@ impl Circuit {
     }
 
     /// `jitter` is from 0 to 1. Says whether the circuit was opened by this.
-    fn failed(&mut self, at_once: bool, now: Instant, jitter: f64) -> bool {
+    fn failed(&mut self, failure: Failure, now: Instant, jitter: f64) -> bool {
         let spells = match &mut self.state {
             State::Closed { failures } => {
                 *failures += 1;
-                if *failures < FAILURES && !at_once {
+                if *failures < FAILURES && !failure.is_lasting {
                     return false;
                 }
                 0
@@ -73,7 +82,7 @@ impl Circuit {
         };
         let longest = LONGEST_SPELL.min(FIRST_SPELL * 2u32.saturating_pow(spells.min(16)));
         // Not less than half: an open circuit is to give the destination a rest.
-        let spell = longest.mul_f64(0.5 + jitter / 2.0);
+        let spell = longest.mul_f64(0.5 + jitter / 2.0).max(failure.rest);
         let opened = matches!(self.state, State::Closed { .. });
         self.state = State::Open {
             until: now + spell,
@@ -115,10 +124,9 @@ impl Breaker {
         }
     }
 
-    /// An attempt failed. With `at_once` another would fail as well, and the circuit opens by this one alone. Says whether it
-    /// opened now.
-    pub fn failed(&self, at_once: bool) -> bool {
-        self.0.lock().failed(at_once, now(), rand::random())
+    /// An attempt failed. Says whether the circuit opened by it.
+    pub fn failed(&self, failure: Failure) -> bool {
+        self.0.lock().failed(failure, now(), rand::random())
     }
 
     /// An attempt succeeded. Says whether the circuit closed by it.
@@ -157,19 +165,24 @@ pub fn pause_before(number: u32) -> Duration {
 mod tests {
     use super::*;
 
+    const LASTING: Failure = Failure {
+        is_lasting: true,
+        rest: Duration::ZERO,
+    };
+
     #[test]
     fn it_opens_after_failures_in_a_row_and_lets_one_attempt_through() {
         let start = now();
         let mut circuit = Circuit::new();
         for _ in 1..FAILURES {
-            assert!(!circuit.failed(false, start, 1.0));
+            assert!(!circuit.failed(Failure::default(), start, 1.0));
         }
         circuit.succeeded();
         for _ in 1..FAILURES {
-            assert!(!circuit.failed(false, start, 1.0));
+            assert!(!circuit.failed(Failure::default(), start, 1.0));
             assert_eq!(circuit.admit(start), Ok(()));
         }
-        assert!(circuit.failed(false, start, 1.0) && circuit.is_open());
+        assert!(circuit.failed(Failure::default(), start, 1.0) && circuit.is_open());
         assert_eq!(circuit.admit(start), Err(ASK_AGAIN));
         let later = start + FIRST_SPELL;
         assert_eq!(circuit.admit(later), Ok(()));
@@ -186,7 +199,7 @@ mod tests {
     fn each_attempt_that_fails_makes_the_next_spell_longer_up_to_the_longest() {
         let mut at = now();
         let mut circuit = Circuit::new();
-        assert!(circuit.failed(true, at, 1.0));
+        assert!(circuit.failed(LASTING, at, 1.0));
         for millis in [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
             let spell = Duration::from_millis(millis);
             assert!(
@@ -196,15 +209,39 @@ mod tests {
             );
             at += spell;
             assert_eq!(circuit.admit(at), Ok(()), "{spell:?}");
-            assert!(!circuit.failed(false, at, 1.0));
+            assert!(!circuit.failed(Failure::default(), at, 1.0));
         }
+    }
+
+    #[test]
+    fn it_stays_open_for_as_long_as_the_destination_asks() {
+        let start = now();
+        let mut circuit = Circuit::new();
+        let busy = Failure {
+            rest: Duration::from_mins(1),
+            ..Failure::default()
+        };
+        circuit.failed(busy, start, 1.0);
+        assert_eq!(circuit.admit(start), Ok(()), "one alone rests by itself");
+        for _ in 1..FAILURES {
+            circuit.failed(busy, start, 1.0);
+        }
+        let rested = start + Duration::from_mins(1);
+        assert!(
+            circuit
+                .admit(start + Duration::from_millis(59_999))
+                .is_err()
+        );
+        assert_eq!(circuit.admit(rested), Ok(()));
+        circuit.failed(busy, rested, 0.0);
+        assert!(circuit.admit(rested + Duration::from_secs(59)).is_err());
     }
 
     #[test]
     fn an_attempt_that_was_given_up_does_not_keep_it_open() {
         let start = now();
         let mut circuit = Circuit::new();
-        circuit.failed(true, start, 0.0);
+        circuit.failed(LASTING, start, 0.0);
         let later = start + FIRST_SPELL;
         assert_eq!(circuit.admit(later), Ok(()));
         assert!(circuit.admit(later + ATTEMPT.mul_f64(0.99)).is_err());

@@ -1,10 +1,9 @@
 //! The delivery of one partition: opened, fed with batches, and opened anew after each failure. This one loop is start-up,
 //! recovery and take-over.
 
-use super::breaker::pause_before;
+use super::breaker::{Failure, pause_before};
 use super::destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
 use super::held::{Message, Progress};
-use super::switch::Switch;
 use crate::kafka::{OffsetReader, Offsets, TopicId};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -22,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A lane without records for so long is told that it is idle.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// Until a partition that was stopped is looked at again: a look may read a whole table.
+const STOPPED: Duration = Duration::from_secs(30);
+
 /// When a batch is whole.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -34,6 +36,8 @@ pub struct BatchLimits {
 /// Asks the reading thread to read a partition from an offset.
 pub(super) struct Seek {
     pub(super) partition: i32,
+    /// Tells whose it is: the partition may have been lost and assigned again since.
+    pub(super) progress: Arc<Progress>,
     /// What is read from there on carries this number.
     pub(super) number: u64,
     pub(super) offset: i64,
@@ -55,12 +59,13 @@ pub(super) struct Delivery<D> {
     pub(super) shared: Arc<Shared<D>>,
     pub(super) partition: i32,
     pub(super) frame: Frame,
-    pub(super) switch: Switch,
     pub(super) inbox: UnboundedReceiver<Message>,
     pub(super) progress: Arc<Progress>,
     pub(super) drain: CancellationToken,
     /// The number of the last seek.
     pub(super) seek: u64,
+    /// The lowest offset that may be read next.
+    pub(super) next: i64,
 }
 
 /// Why a delivery goes no further with the lane it has.
@@ -85,12 +90,22 @@ impl<D: Destination> Delivery<D> {
             *self.shared.prepared.lock().await = false;
             failures += 1;
             self.frame.metrics.attempts_failed.inc();
-            self.frame.breaker.failed(failed.is_misconfigured());
+            let pause = if matches!(failed, SinkError::Stopped(_)) {
+                // The destination answers: it is well, and other partitions are.
+                self.frame.breaker.succeeded();
+                STOPPED
+            } else {
+                self.frame.breaker.failed(Failure {
+                    is_lasting: failed.is_misconfigured(),
+                    ..Failure::default()
+                });
+                pause_before(failures)
+            };
             self.frame
                 .condition
                 .unwell(&failed.to_string(), failed.is_misconfigured());
             tokio::select! {
-                () = sleep(pause_before(failures)) => {}
+                () = sleep(pause) => {}
                 () = self.drain.cancelled() => return,
             }
         }
@@ -109,8 +124,10 @@ impl<D: Destination> Delivery<D> {
         self.frame.breaker.succeeded();
         self.frame.condition.well();
         self.seek += 1;
+        self.next = start;
         let seek = Seek {
             partition: self.partition,
+            progress: Arc::clone(&self.progress),
             number: self.seek,
             offset: start,
         };
@@ -152,7 +169,7 @@ impl<D: Destination> Delivery<D> {
                 .map_or(0, |record| record.timestamp_ms);
             self.progress.begin(first);
             tokio::select! {
-                () = self.switch.on() => {}
+                () = self.frame.switch.on() => {}
                 () = drain.cancelled() => return Interrupted::Drained,
             }
             let begun = Instant::now();
@@ -180,8 +197,7 @@ impl<D: Destination> Delivery<D> {
 
     /// Takes the partition over, and says where to read, and where the log ends.
     async fn open(&mut self) -> Result<(D::Lane, i64, i64), SinkError> {
-        self.switch.on().await;
-        self.frame.breaker.admit().await;
+        self.frame.admit().await;
         {
             let mut prepared = self.shared.prepared.lock().await;
             if !*prepared {
@@ -248,13 +264,30 @@ impl<D: Destination> Delivery<D> {
     async fn next(&mut self) -> Result<Record, Interrupted> {
         loop {
             match self.inbox.recv().await {
-                Some(Message::Record(number, record)) if number == self.seek => return Ok(record),
+                Some(Message::Record(number, record)) if number == self.seek => {
+                    return self.in_order(record);
+                }
                 Some(Message::Record(_, record)) => self.progress.put_down(&record),
                 Some(Message::Reopen) => return Err(Interrupted::Reopen),
                 // Another delivery has taken this one's place.
                 None => return Err(Interrupted::Drained),
             }
         }
+    }
+
+    /// What is read twice would be delivered twice: whatever may go wrong between here and the client, it is found here.
+    fn in_order(&mut self, record: Record) -> Result<Record, Interrupted> {
+        let offset = record.offset;
+        if offset < self.next {
+            self.progress.stop();
+            self.progress.put_down(&record);
+            return Err(Interrupted::Failed(SinkError::Unavailable(format!(
+                "partition {} was read at offset {offset} after everything before {} was: opening it anew",
+                self.partition, self.next
+            ))));
+        }
+        self.next = offset + 1;
+        Ok(record)
     }
 
     /// A record and those behind it: as many as there are within the limits. Dropped at an await it loses what it has, which

@@ -3,6 +3,7 @@
 use super::breaker::Breaker;
 use super::condition::Condition;
 use super::letters::Letters;
+use super::switch::Switch;
 use crate::kafka::TopicId;
 use crate::metrics::SinkMetrics;
 use std::future::Future;
@@ -32,7 +33,7 @@ pub struct Batch {
 impl SinkError {
     /// Whether only an operator can put it right.
     pub fn is_misconfigured(&self) -> bool {
-        matches!(self, Self::Misconfigured(_))
+        matches!(self, Self::Misconfigured(_) | Self::Stopped(_))
     }
 }
 
@@ -63,13 +64,25 @@ pub struct Taken {
 pub struct Frame {
     /// Counters and gauges of this sink.
     pub metrics: SinkMetrics,
-    /// The circuit breaker of this sink. The frame asks it before [`Destination::open`]; a lane that retries within a batch
-    /// does so around each attempt.
+    /// The circuit breaker of this sink. A lane that retries within a batch tells it of each attempt.
     pub breaker: Arc<Breaker>,
+    /// Whether an operator has paused this sink.
+    pub switch: Switch,
     /// How this partition fares. The frame tells it of each batch; a lane that retries within a batch tells it, too.
     pub condition: Condition,
     /// The dead letters of this sink.
     pub letters: Letters,
+}
+
+impl Frame {
+    /// Comes back once an attempt may be made: no operator has paused the sink, and the circuit breaker lets it through. The
+    /// frame asks before [`Destination::open`]; a lane that retries within a batch asks before each attempt.
+    pub async fn admit(&self) {
+        if self.switch.is_paused() {
+            self.switch.clone().on().await;
+        }
+        self.breaker.admit().await;
+    }
 }
 
 /// Why a delivery failed. Nothing is lost by it: the partition is opened anew, and its records are read again.
@@ -81,6 +94,10 @@ pub enum SinkError {
     /// Something is set up wrongly, here or there. Tried again by itself, in case that it was put right.
     #[error("{0}")]
     Misconfigured(String),
+    /// What is there is not what was recorded of one partition, and only an operator can say what is right. Looked at again
+    /// now and then.
+    #[error("{0}")]
+    Stopped(String),
     /// Another process has taken the partition over.
     #[error("{0}")]
     Fenced(String),

@@ -33,6 +33,8 @@ pub(super) struct Progress {
     bytes: AtomicU64,
     /// When the first of them was published, in milliseconds since the epoch; 0 for none.
     oldest_ms: AtomicI64,
+    /// A position, and when the first record from there on was published; where it was looked up because nothing moves.
+    waiting: Mutex<Option<(i64, i64)>>,
     /// Whether what is read comes after what was delivered: not between a failure and the seek that follows.
     reading: AtomicBool,
 }
@@ -98,9 +100,19 @@ impl Progress {
         self.reading.load(Ordering::Acquire) && self.delivered() >= position
     }
 
-    /// When the oldest record that is being delivered was published, in milliseconds since the epoch.
+    /// The first record from this position on was published then, and nothing moves.
+    pub(super) fn waits_since(&self, position: i64, published_ms: i64) {
+        *self.waiting.lock() = Some((position, published_ms));
+    }
+
+    /// When the oldest record that is being delivered, or waits for it, was published, in milliseconds since the epoch.
     pub(super) fn oldest_ms(&self) -> Option<i64> {
-        Some(self.oldest_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+        let begun = Some(self.oldest_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0);
+        let waits = || {
+            let (position, published_ms) = (*self.waiting.lock())?;
+            (self.delivered() <= position).then_some(published_ms)
+        };
+        begun.or_else(waits)
     }
 }
 
@@ -115,7 +127,7 @@ pub(super) struct Held {
     pub(super) task: AbortHandle,
     /// The number of the last seek.
     pub(super) seek: u64,
-    /// Whether a record came since then. Before that, the client's position may be one of before the seek.
+    /// Whether the client's position is one of after the seek.
     pub(super) moved: bool,
     /// Whether reading is paused because the delivery is behind.
     pub(super) full: bool,
@@ -238,6 +250,20 @@ mod tests {
             !progress.has_reached(7),
             "what was delivered before a failure may be read again"
         );
+    }
+
+    #[test]
+    fn what_waits_is_told_until_it_is_delivered() {
+        let progress = Progress::default();
+        assert_eq!(progress.oldest_ms(), None);
+        progress.waits_since(5, 1_000);
+        assert_eq!(progress.oldest_ms(), Some(1_000), "not opened yet");
+        progress.start(5);
+        assert_eq!(progress.oldest_ms(), Some(1_000));
+        progress.begin(900);
+        assert_eq!(progress.oldest_ms(), Some(900), "what is known better");
+        progress.deliver(6);
+        assert_eq!(progress.oldest_ms(), None);
     }
 
     #[test]

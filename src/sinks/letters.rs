@@ -12,7 +12,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -56,10 +56,25 @@ pub struct LetterSettings {
     pub source: String,
 }
 
+impl LetterSettings {
+    fn producer(&self) -> Result<ThreadedProducer<Reports>, KafkaError> {
+        let mut config = self.client.clone();
+        config
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set(
+                "message.max.bytes",
+                self.limit.clamp(1_000, 1_000_000_000).to_string(),
+            )
+            .set("linger.ms", "0");
+        config.create_with_context(Reports)
+    }
+}
+
 /// Buries records. A clone uses the same producer.
 #[derive(Clone)]
 pub struct Letters {
-    producer: Arc<ThreadedProducer<Reports>>,
+    producer: Arc<Mutex<Arc<ThreadedProducer<Reports>>>>,
     settings: Arc<LetterSettings>,
     metrics: SinkMetrics,
 }
@@ -67,17 +82,8 @@ pub struct Letters {
 impl Letters {
     /// Connects when the first letter is sent.
     pub fn new(settings: LetterSettings, metrics: SinkMetrics) -> Result<Self, KafkaError> {
-        let mut config = settings.client.clone();
-        config
-            .set("enable.idempotence", "true")
-            .set("partitioner", "murmur2_random")
-            .set(
-                "message.max.bytes",
-                settings.limit.clamp(1_000, 1_000_000_000).to_string(),
-            )
-            .set("linger.ms", "0");
         Ok(Self {
-            producer: Arc::new(config.create_with_context(Reports)?),
+            producer: Arc::new(Mutex::new(Arc::new(settings.producer()?))),
             settings: Arc::new(settings),
             metrics,
         })
@@ -115,7 +121,7 @@ impl Letters {
         if let Some(key) = key {
             letter = letter.key(key.get(..kept.key).unwrap_or_default());
         }
-        self.producer.send(letter).map_err(|(error, _)| error)?;
+        self.usable()?.send(letter).map_err(|(error, _)| error)?;
         outcome.await.unwrap_or(Err(KafkaError::Canceled))?;
         self.metrics.rejected.inc();
         tracing::warn!(
@@ -126,5 +132,18 @@ impl Letters {
             "an event became a dead letter"
         );
         Ok(())
+    }
+
+    /// The producer, made anew where it failed for good: an idempotent one does when its brokers forget it.
+    fn usable(&self) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
+        let mut producer = self.producer.lock();
+        if let Some((_, reason)) = producer.client().fatal_error() {
+            tracing::warn!(
+                stage = self.settings.stage,
+                "making the producer of dead letters anew: {reason}"
+            );
+            *producer = Arc::new(self.settings.producer()?);
+        }
+        Ok(Arc::clone(&producer))
     }
 }

@@ -23,7 +23,7 @@ mod switch;
 
 pub use self::redis::{RedisLane, RedisSink};
 pub use bigquery::{BigQueryLane, BigQuerySink, StateTopic};
-pub use breaker::{Breaker, pause_before};
+pub use breaker::{Breaker, Failure, pause_before};
 pub use condition::Condition;
 pub use delivery::BatchLimits;
 pub use destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
@@ -123,6 +123,7 @@ pub fn run<D: Destination>(
         Arc::clone(&shared),
         Arc::clone(&partitions),
         metrics.clone(),
+        &settings.client,
     )?;
     let name = format!("sink {}", D::NAME);
     let reader = Reader {
@@ -133,10 +134,10 @@ pub fn run<D: Destination>(
         frame: Frame {
             metrics,
             breaker,
+            switch: around.switch,
             condition,
             letters,
         },
-        switch: around.switch,
         runtime: around.runtime,
         beat: around.health.worker(&name, (around.now_ms)()),
         now_ms: around.now_ms,

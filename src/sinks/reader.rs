@@ -4,7 +4,6 @@ use super::delivery::{Delivery, Seek, Shared};
 use super::destination::{Destination, Frame, Record};
 use super::group::{Group, GroupError, Polled};
 use super::held::{Held, Message, Partitions, Progress};
-use super::switch::Switch;
 use crate::health::Beat;
 use crossbeam_channel::Receiver;
 use rdkafka::message::Message as _;
@@ -30,7 +29,6 @@ pub(super) struct Reader<D> {
     pub(super) seeks: Receiver<Seek>,
     /// Of no partition yet.
     pub(super) frame: Frame,
-    pub(super) switch: Switch,
     pub(super) runtime: Handle,
     pub(super) beat: Beat,
     pub(super) now_ms: fn() -> i64,
@@ -118,11 +116,11 @@ impl<D: Destination> Reader<D> {
                 condition: self.frame.condition.of(partition),
                 ..self.frame.clone()
             },
-            switch: self.switch.clone(),
             inbox: messages,
             progress: Arc::clone(&progress),
             drain: drain.clone(),
             seek: 0,
+            next: 0,
         };
         let task = self.runtime.spawn(async move {
             let _ending = ending;
@@ -143,26 +141,29 @@ impl<D: Destination> Reader<D> {
     }
 
     fn seek(&self, seek: &Seek) {
-        let known = self.partitions.with(seek.partition, |held| {
-            held.seek = seek.number;
-            held.moved = false;
-            held.full = false;
-        });
-        if known.is_none() {
+        // Of a delivery whose partition was lost, and has another one by now, it says nothing.
+        let ours = |held: &Held| Arc::ptr_eq(&held.progress, &seek.progress);
+        if self.partitions.with(seek.partition, |held| ours(held)) != Some(true) {
             return;
         }
-        match self.group.read_from(seek.partition, seek.offset) {
-            Ok(()) => drop(self.partitions.with(seek.partition, |held| {
-                held.progress.start(seek.offset);
-                held.committed = held.committed.min(seek.offset);
-            })),
-            Err(error) => {
-                tracing::warn!(%error, partition = seek.partition, "cannot read on from {}: opening anew", seek.offset);
-                self.partitions.with(seek.partition, |held| {
+        let read = self.group.read_from(seek.partition, seek.offset);
+        let position = self.group.positions().get(&seek.partition).copied();
+        self.partitions.with(seek.partition, |held| {
+            held.seek = seek.number;
+            held.full = false;
+            // A seek clears the position, so that one which is there comes from before it.
+            held.moved = position.is_none();
+            match read {
+                Ok(()) => {
+                    held.progress.start(seek.offset);
+                    held.committed = held.committed.min(seek.offset);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, partition = seek.partition, "cannot read on from {}: opening anew", seek.offset);
                     let _ = held.inbox.send(Message::Reopen);
-                });
+                }
             }
-        }
+        });
     }
 
     /// Stops reading partitions whose delivery is behind, and reads on those that caught up.
@@ -206,7 +207,7 @@ impl<D: Destination> Reader<D> {
         metrics
             .oldest_undelivered_seconds
             .set(age_ms as f64 / 1000.0);
-        metrics.paused.set(i64::from(self.switch.is_paused()));
+        metrics.paused.set(i64::from(self.frame.switch.is_paused()));
         metrics
             .breaker_open
             .set(i64::from(self.frame.breaker.is_open()));

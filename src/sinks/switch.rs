@@ -80,6 +80,13 @@ impl Switches {
     }
 }
 
+impl Default for Switch {
+    /// One that nobody can turn off.
+    fn default() -> Self {
+        Self(watch::channel(false).1)
+    }
+}
+
 impl Switch {
     /// Comes back once the sink may deliver.
     pub async fn on(&mut self) {

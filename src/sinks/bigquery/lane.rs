@@ -1,13 +1,18 @@
 //! One partition's way into the table: requests of fixed rows at explicit offsets of one stream.
 
-use super::super::{Batch, Frame, Lane, Record, SinkError, pause_before};
+use super::super::{self as sinks, Batch, Frame, Lane, Record, SinkError, pause_before};
 use super::rows::Row;
 use super::write::{Answer, Appending, Failure, REQUEST_BYTES, Writer};
 use crate::domain::{DeadLetter, Reason};
 use prost::Message;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often a request is sent before the partition is taken over anew.
 const ATTEMPTS: u32 = 4;
+/// BigQuery ends a call that was not used for ten minutes, which says nothing against the stream: before that another is
+/// opened.
+const IDLE: Duration = Duration::from_mins(5);
 /// What a row adds to its request beside its bytes.
 const ROW_FRAME: usize = 8;
 
@@ -19,6 +24,8 @@ pub struct BigQueryLane {
     frame: Frame,
     /// The open call; none before the first request and after a failure.
     appending: Option<Appending>,
+    /// When it was used last.
+    used: Instant,
     /// Rows that the stream holds: the offset of the next one. It counts rows alone, so that gaps in Kafka's offsets do not
     /// matter.
     next: i64,
@@ -39,6 +46,7 @@ impl BigQueryLane {
             writer,
             frame,
             appending: None,
+            used: Instant::now(),
             next: 0,
         }
     }
@@ -128,19 +136,22 @@ impl BigQueryLane {
                 return Err(SinkError::Unavailable(reason));
             }
             self.frame.metrics.attempts_failed.inc();
-            self.frame.breaker.failed(false);
+            self.frame.breaker.failed(sinks::Failure::default());
             self.frame.condition.unwell(&reason, false);
             tokio::time::sleep(pause_before(attempt)).await;
-            self.frame.breaker.admit().await;
+            self.frame.admit().await;
         }
         Err(SinkError::Unavailable("BigQuery takes no rows".to_owned()))
     }
 
     async fn send_once(&mut self, rows: Vec<Vec<u8>>) -> Result<Answer, Failure> {
+        if self.used.elapsed() > IDLE {
+            self.appending = None;
+        }
+        self.used = Instant::now();
         if let Some(appending) = &mut self.appending {
             return appending.append(&self.stream, self.next, rows).await;
         }
-        // Also after ten idle minutes, when BigQuery ends the call: the stream goes on.
         let (appending, answer) = self.writer.open(&self.stream, self.next, rows).await?;
         self.appending = Some(appending);
         Ok(answer)

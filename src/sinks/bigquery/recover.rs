@@ -51,6 +51,8 @@ enum Before<'a> {
 enum Decision {
     /// Go on behind this offset.
     GoOn(Option<i64>),
+    /// The same, though something is wrong: an operator takes it as it is.
+    Accepted(Option<i64>, String),
     /// Rows may still appear: count again.
     CountAgain(String),
     /// Stop, whatever is counted.
@@ -114,7 +116,16 @@ impl Recovery<'_> {
         let mut pause = FIRST_PAUSE;
         for number in 1.. {
             let held = self.held(partition, before.base()).await?;
-            match decide(before, held, taken.committed, self.accept, number >= COUNTS) {
+            let mut decision = decide(before, held, taken.committed, self.accept, number >= COUNTS);
+            if let Decision::Accepted(last, problem) = decision {
+                tracing::warn!(
+                    partition,
+                    behind = last,
+                    "going on, as `sinks.bigquery.accept_missing_rows` is set: {problem}"
+                );
+                decision = Decision::GoOn(last);
+            }
+            match decision {
                 Decision::GoOn(last) if last.is_none_or(|last| last < taken.log_end) => {
                     return Ok(last);
                 }
@@ -130,7 +141,9 @@ impl Recovery<'_> {
                     return Err(self.stopped(partition, &problem));
                 }
                 Decision::Stop(problem) => return Err(self.stopped(partition, &problem)),
-                Decision::CountAgain(problem) => tracing::debug!(partition, number, "{problem}"),
+                Decision::CountAgain(problem) | Decision::Accepted(_, problem) => {
+                    tracing::debug!(partition, number, "{problem}");
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -160,7 +173,7 @@ impl Recovery<'_> {
 
     fn stopped(&self, partition: i32, problem: &str) -> SinkError {
         let table = self.table.quoted();
-        SinkError::Misconfigured(format!(
+        SinkError::Stopped(format!(
             "partition {partition} of {table} is not written any more: {problem}"
         ))
     }
@@ -197,20 +210,28 @@ fn decide(
     let hint = committed
         .and_then(|next| next.checked_sub(1))
         .filter(|last| *last >= 0);
-    let accepting = "; when that is right, set `sinks.bigquery.accept_missing_rows`";
+    let accepting = "when that is right, set `sinks.bigquery.accept_missing_rows`";
+    let accepted = |last: Option<i64>, problem: String| {
+        if accept {
+            Decision::Accepted(last, problem)
+        } else {
+            Decision::Stop(format!("{problem}; {accepting}"))
+        }
+    };
     match before {
         Before::Counted { base, rows } if held.rows < rows => {
-            if accept && last_look {
-                return Decision::GoOn(held.max.max(base).max(hint));
-            }
             let since = base.map_or_else(
                 || "the beginning".to_owned(),
                 |base| format!("offset {base}"),
             );
-            Decision::CountAgain(format!(
-                "{rows} rows were written since {since} and {} are there: some were deleted, or have expired{accepting}",
+            let problem = format!(
+                "{rows} rows were written since {since} and {} are there: some were deleted, or have expired",
                 held.rows
-            ))
+            );
+            if last_look {
+                return accepted(held.max.max(base).max(hint), problem);
+            }
+            Decision::CountAgain(problem)
         }
         Before::Counted { base, rows } if held.rows > rows => {
             let since = base.map_or_else(
@@ -223,16 +244,27 @@ fn decide(
                 held.rows
             ))
         }
+        // A table that was made anew has lost its streams as well as its rows.
+        Before::Uncounted { base: Some(base) } if held.max < Some(base) => accepted(
+            Some(base),
+            format!(
+                "rows up to offset {base} were written, the last that is there is {}, and the stream that wrote them is gone: \
+                 the table was made anew, or its rows have expired. To have the table filled again from the enriched topic, \
+                 name another one by `sinks.bigquery.table`, or go on behind offset {base} without what is missing",
+                held.max.map_or_else(|| "none".to_owned(), |max| max.to_string())
+            ),
+        ),
         // Rows up to the base were counted by those before, and may have expired since.
         Before::Counted { base, .. } | Before::Uncounted { base } => {
             Decision::GoOn(held.max.max(base))
         }
         Before::Nothing | Before::OtherTopic(_) if held.max.is_none() => Decision::GoOn(None),
-        Before::Nothing if accept => Decision::GoOn(held.max.max(hint)),
-        Before::Nothing => Decision::Stop(format!(
+        Before::Nothing => accepted(
+            held.max.max(hint),
             "it holds rows, and nothing is recorded of who wrote them: was the topic `topics.sinks_state` deleted, or is \
-             there another app{accepting}"
-        )),
+             there another app"
+                .to_owned(),
+        ),
         Before::OtherTopic(id) => Decision::Stop(format!(
             "it holds rows of an enriched topic that was deleted (id {id}), whose offsets the new one uses again: set their \
              `_kafka_partition` to NULL, or name another table by `sinks.bigquery.table`"
@@ -282,10 +314,8 @@ mod tests {
         };
         for rows in [0, 2, 4] {
             let decision = decide(counted, held(Some(1), rows), None, false, true);
-            assert!(
-                matches!(decision, Decision::CountAgain(_)),
-                "{rows}: {decision:?}"
-            );
+            let stays = matches!(decision, Decision::CountAgain(_) | Decision::Stop(_));
+            assert!(stays, "{rows}: {decision:?}");
         }
         let more = decide(counted, held(Some(5), 4), None, true, true);
         assert!(
@@ -300,14 +330,13 @@ mod tests {
             base: Some(4),
             rows: 3,
         };
-        assert_eq!(
-            decide(counted, held(Some(6), 2), Some(9), true, true),
-            Decision::GoOn(Some(8))
-        );
-        assert_eq!(
-            decide(counted, held(None, 0), None, true, true),
-            Decision::GoOn(Some(4))
-        );
+        for (found, committed, last) in [(held(Some(6), 2), Some(9), 8), (held(None, 0), None, 4)] {
+            let decision = decide(counted, found, committed, true, true);
+            assert!(
+                matches!(decision, Decision::Accepted(Some(behind), _) if behind == last),
+                "{last}: {decision:?}"
+            );
+        }
         let first = decide(counted, held(Some(6), 2), Some(9), true, false);
         assert!(
             matches!(first, Decision::CountAgain(_)),
@@ -321,10 +350,8 @@ mod tests {
             let decision = decide(before, held(Some(3), 4), None, false, true);
             assert!(matches!(decision, Decision::Stop(_)), "{decision:?}");
         }
-        assert_eq!(
-            decide(Before::Nothing, held(Some(3), 4), None, true, true),
-            Decision::GoOn(Some(3))
-        );
+        let taken = decide(Before::Nothing, held(Some(3), 4), None, true, true);
+        assert!(matches!(taken, Decision::Accepted(Some(3), _)), "{taken:?}");
         let other = decide(Before::OtherTopic("00"), held(Some(3), 4), None, true, true);
         assert!(
             matches!(other, Decision::Stop(_)),
@@ -348,6 +375,30 @@ mod tests {
         assert_eq!(
             decide(gone, held(Some(6), 1), None, false, true),
             Decision::GoOn(Some(6))
+        );
+        assert_eq!(
+            decide(gone, held(Some(4), 0), None, false, true),
+            Decision::GoOn(Some(4))
+        );
+    }
+
+    #[test]
+    fn a_table_that_was_made_anew_stops_it_until_that_is_accepted() {
+        let gone = Before::Uncounted { base: Some(4) };
+        for found in [held(None, 0), held(Some(3), 0)] {
+            let stopped = decide(gone, found, Some(9), false, false);
+            assert!(matches!(stopped, Decision::Stop(_)), "{stopped:?}");
+            let accepted = decide(gone, found, Some(9), true, false);
+            assert!(
+                matches!(accepted, Decision::Accepted(Some(4), _)),
+                "{accepted:?}"
+            );
+        }
+        let first = Before::Uncounted { base: None };
+        assert_eq!(
+            decide(first, held(None, 0), Some(9), false, false),
+            Decision::GoOn(None),
+            "the log fills it again"
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::request::{Outcome, Requests};
 use crate::codec::Published;
 use crate::domain::{DeadLetter, Reason};
-use crate::sinks::{Batch, Frame, Lane, Record, SinkError, pause_before};
+use crate::sinks::{Batch, Failure, Frame, Lane, Record, SinkError, pause_before};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -130,38 +130,47 @@ impl Courier {
 
     /// Comes back once the event has arrived, or is a dead letter.
     async fn deliver(&self, event: &Outgoing) {
-        let Frame {
-            metrics, breaker, ..
-        } = &self.frame;
+        let metrics = &self.frame.metrics;
         let mut failures: u32 = 0;
         loop {
-            breaker.admit().await;
-            let (told, misconfigured, rest) =
-                match self.requests.post(&event.event_id, &event.body).await {
-                    Outcome::Delivered => {
-                        self.arrived();
-                        metrics.delivered.inc();
-                        break;
-                    }
-                    Outcome::Held => {
-                        self.arrived();
-                        metrics.duplicate.inc();
-                        break;
-                    }
-                    Outcome::Rejected { told } => {
-                        // It answers: that one event is the trouble.
-                        self.answered();
-                        let why = DeadLetter::new(Reason::Rejected, told);
-                        self.bury(&event.record(), &why).await;
-                        break;
-                    }
-                    Outcome::Again { told, rest } => (told, false, rest),
-                    Outcome::Misconfigured { told } => (told, true, Duration::ZERO),
-                };
+            self.frame.admit().await;
+            let (told, failure) = match self.requests.post(&event.event_id, &event.body).await {
+                Outcome::Delivered => {
+                    self.arrived();
+                    metrics.delivered.inc();
+                    break;
+                }
+                Outcome::Held => {
+                    self.arrived();
+                    metrics.duplicate.inc();
+                    break;
+                }
+                Outcome::Rejected { told } => {
+                    // It answers: that one event is the trouble.
+                    self.answered();
+                    let why = DeadLetter::new(Reason::Rejected, told);
+                    self.bury(&event.record(), &why).await;
+                    break;
+                }
+                Outcome::Again { told, rest } => (
+                    told,
+                    Failure {
+                        is_lasting: false,
+                        rest,
+                    },
+                ),
+                Outcome::Misconfigured { told } => (
+                    told,
+                    Failure {
+                        is_lasting: true,
+                        rest: Duration::ZERO,
+                    },
+                ),
+            };
             failures = failures.saturating_add(1);
-            self.failed(event, failures, &told, misconfigured);
+            self.failed(event, failures, &told, failure);
             // Not before it wishes, and not all at once.
-            tokio::time::sleep(rest + pause_before(failures)).await;
+            tokio::time::sleep(failure.rest + pause_before(failures)).await;
         }
         if failures >= STUBBORN {
             tracing::info!(
@@ -184,14 +193,14 @@ impl Courier {
         }
     }
 
-    fn failed(&self, event: &Outgoing, failures: u32, told: &str, misconfigured: bool) {
+    fn failed(&self, event: &Outgoing, failures: u32, told: &str, failure: Failure) {
         let Frame {
             metrics, breaker, ..
         } = &self.frame;
         metrics.attempts_failed.inc();
-        breaker.failed(misconfigured);
+        breaker.failed(failure);
         if breaker.is_open() {
-            self.unwell(told, misconfigured);
+            self.unwell(told, failure.is_lasting);
         } else if failures == STUBBORN {
             tracing::warn!(
                 event_id = event.event_id,

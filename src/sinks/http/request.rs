@@ -53,7 +53,7 @@ impl Requests {
     /// Reads secrets and certificates. Connects to nothing.
     pub(super) fn new(config: &ExternalConfig, url: &str) -> Result<Self, SinkError> {
         let url = Url::parse(url).map_err(|error| {
-            SinkError::Misconfigured(format!("sinks.http.url {url:?} is no URL: {error}"))
+            SinkError::Misconfigured(format!("sinks.http.url is no URL: {error}"))
         })?;
         let credentials = Credentials::read(config).map_err(SinkError::Misconfigured)?;
         Ok(Self {

@@ -5,12 +5,17 @@ use super::connection::Connection;
 use super::deltas::Deltas;
 use crate::codec::Published;
 use crate::kafka::TopicId;
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use redis::Cmd;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// So many events are applied by one call: Redis does nothing else meanwhile, which lasts a few milliseconds.
 const MOST_RECORDS: usize = 1_000;
+
+/// Fences that were found beyond their log's end, by partition.
+pub(super) type Ahead = Mutex<BTreeMap<i32, i64>>;
 
 /// Which partition of which topic, under which keys.
 #[derive(Clone, Debug)]
@@ -76,16 +81,28 @@ impl RedisLane {
         connection: Arc<Connection>,
         place: Place,
         taken: &Taken,
+        ahead: &Ahead,
         frame: Frame,
     ) -> Result<(Self, i64), SinkError> {
         let mut call = place.call("thmanyah_open");
         // A name that no build before had.
         let generation = format!("{:016x}", rand::random::<u64>());
         call.arg(taken.log_start).arg(taken.log_end).arg(generation);
+        let partition = place.partition;
+        let seen = ahead.lock().remove(&partition);
+        if let Some(seen) = seen {
+            call.arg(seen);
+        }
         let opened: (String, i64, i64, bool, i64) = connection.call(&call).await?;
         let (found, next, now_ms, rebuilding, deleted) = opened;
-        let partition = place.partition;
         match found.as_str() {
+            "beyond" => {
+                ahead.lock().insert(partition, next);
+                return Err(SinkError::Unavailable(format!(
+                    "Redis has partition {partition} up to offset {next}, and the enriched topic ends at {}: looking again",
+                    taken.log_end
+                )));
+            }
             "resumed" => tracing::debug!(partition, next, "Redis goes on from its fence"),
             "gap" => tracing::error!(
                 partition,

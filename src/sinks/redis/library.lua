@@ -77,12 +77,14 @@ local function drop_fence(prefix, partition, fence)
   end
 end
 
--- Takes a partition over: PARTITION TOPIC LOG_START LOG_END GENERATION -> what happened, offset to read from, now in ms, whether
--- it is being rebuilt, and how many offsets were deleted unread.
+-- Takes a partition over: PARTITION TOPIC LOG_START LOG_END GENERATION [AHEAD] -> what happened, offset to read from, now in ms,
+-- whether it is being rebuilt, and how many offsets were deleted unread.
 -- Where the fence cannot be gone on from, the part of the partition is cleared: GENERATION must never have been used.
+-- A fence beyond the log's end is so where the log lost records, and where who had the partition went on after the end was
+-- asked for. It is cleared only if it stands at AHEAD, where a call with an older end found it: the log did not get there.
 local function open(keys, args)
-  local prefix, partition, topic, log_start, log_end, generation =
-    keys[1], args[1], args[2], args[3], args[4], args[5]
+  local prefix, partition, topic, log_start, log_end, generation, ahead =
+    keys[1], args[1], args[2], args[3], args[4], args[5], args[6]
   local fences = read_fences(prefix)
   local fence = fences[partition]
   local cleared
@@ -93,6 +95,9 @@ local function open(keys, args)
   elseif fence.torn then
     cleared = 'torn'
   elseif tonumber(fence.next) > tonumber(log_end) then
+    if fence.next ~= ahead then
+      return { 'beyond', tonumber(fence.next), now_ms(), 0, 0 }
+    end
     cleared = 'ahead'
   end
   if cleared then

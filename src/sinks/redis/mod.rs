@@ -17,7 +17,7 @@ mod server;
 use super::destination::{Destination, Frame, SinkError, Taken};
 use crate::config::RedisConfig;
 use connection::Connection;
-use lane::Place;
+use lane::{Ahead, Place};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ pub struct RedisSink {
     key: String,
     /// The policy that was warned of last.
     warned_of: Mutex<Option<String>>,
+    ahead: Ahead,
 }
 
 impl RedisSink {
@@ -38,6 +39,7 @@ impl RedisSink {
             connection: Arc::new(Connection::new(config)?),
             key: format!("{{{}}}", config.prefix),
             warned_of: Mutex::default(),
+            ahead: Ahead::default(),
         })
     }
 
@@ -71,6 +73,7 @@ impl Destination for RedisSink {
 
     async fn open(&self, taken: Taken, frame: Frame) -> Result<(RedisLane, i64), SinkError> {
         let place = Place::new(&self.key, taken.partition, taken.topic_id);
-        RedisLane::open(Arc::clone(&self.connection), place, &taken, frame).await
+        let connection = Arc::clone(&self.connection);
+        RedisLane::open(connection, place, &taken, &self.ahead, frame).await
     }
 }
