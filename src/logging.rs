@@ -30,9 +30,15 @@ impl Seldom {
 
 /// Starts logging for the whole process; a second call changes nothing.
 pub fn start(config: &LogConfig) {
+    // It tells of each handshake that fails what the error of that handshake tells, too.
+    let quiet = if config.filter.contains("rustls_platform_verifier") {
+        ""
+    } else {
+        ",rustls_platform_verifier=off"
+    };
     // The filter was checked when the settings were read.
     let to_stderr = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().parse_lossy(&config.filter))
+        .with_env_filter(EnvFilter::builder().parse_lossy(format!("{}{quiet}", config.filter)))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     let _ = match config.format {

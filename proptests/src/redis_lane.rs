@@ -46,7 +46,7 @@ pub fn config(url: &str, settings: &[(&str, &str)]) -> RedisConfig {
 
 /// A sink as a process would have it.
 pub fn sink(redis: &Redis) -> RedisSink {
-    RedisSink::new(&config(&redis.url(), &[])).unwrap()
+    RedisSink::new(&config(&redis.url(), &[]))
 }
 
 /// What the frame gives a lane. No record here is a dead letter, so the producer of those is never used.

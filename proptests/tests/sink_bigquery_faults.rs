@@ -118,6 +118,29 @@ fn a_table_of_another_form_is_told_of_exactly_until_it_fits() -> Result<()> {
 }
 
 #[test]
+fn a_table_that_loses_a_column_takes_nothing_more_for_delivered_than_it_holds() -> Result<()> {
+    let stage = stage();
+    let site = Site::new(&stage, "altered", 1)?;
+    site.fill(&stage, 1, 100)?;
+    let mut sink = Processor::spawn(site.options(&stage, &[]))?;
+    await_count(&stage.bigquery, &site.table(), 100, LIMIT)?;
+    let alter = format!("ALTER TABLE {} DROP COLUMN device", site.table());
+    stage.bigquery.query(&alter, &[])?;
+    site.fill(&stage, 101, 100)?;
+    await_line(&mut sink, "BigQuery refuses rows", 1, LIMIT)?;
+    // This BigQuery counts rows that it refused, as the real one does not.
+    await_line(&mut sink, "is not written any more", 1, LIMIT)?;
+    let delivered = sink.metric(
+        "thmanyah_sink_events_total",
+        &[("sink", "bigquery"), ("outcome", "delivered")],
+    )?;
+    assert_eq!(delivered, Some(100.0));
+    assert!(sink.get("/readyz")?.body.contains("sink-bigquery"));
+    assert_eq!(sink.log().matches("delivering again").count(), 0);
+    Ok(())
+}
+
+#[test]
 fn a_bigquery_that_is_away_is_caught_up_with_and_its_rows_come_by_time() -> Result<()> {
     let mut stage = stage();
     let site = Site::new(&stage, "engagement", 3)?;

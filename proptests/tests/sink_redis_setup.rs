@@ -61,7 +61,7 @@ async fn a_user_with_the_rights_that_are_told_delivers_and_one_who_only_reads_ca
         ("THMANYAH_SINKS__REDIS__USERNAME", "sink"),
         ("THMANYAH_SINKS__REDIS__PASSWORD", "s"),
     ];
-    let sink = RedisSink::new(&config(&redis.url(), &rights)).unwrap();
+    let sink = RedisSink::new(&config(&redis.url(), &rights));
     let logs = logs(&mut ChaCha8Rng::seed_from_u64(10), 1, 500);
     deliver_all(&sink, &logs).await;
     compare(&redis, PREFIX, &Log::events(&logs), &moments(now_ms())).unwrap();
@@ -109,7 +109,7 @@ async fn a_redis_that_does_not_do_is_named_with_what_is_to_be_done() {
             ("THMANYAH_SINKS__REDIS__USERNAME", user),
             ("THMANYAH_SINKS__REDIS__PASSWORD", password),
         ];
-        RedisSink::new(&config(&redis.url(), &settings)).unwrap()
+        RedisSink::new(&config(&redis.url(), &settings))
     };
     for (user, password, parts) in [
         (
@@ -152,19 +152,24 @@ async fn a_redis_that_does_not_do_is_named_with_what_is_to_be_done() {
     let gone = RedisSink::new(&config(
         &format!("redis://127.0.0.1:{}", free_port().unwrap()),
         &[],
-    ))
-    .unwrap();
+    ));
     let gone = why(&gone).await;
     assert!(
         gone.starts_with("unavailable: Redis at 127.0.0.1:") && gone.contains("does not answer"),
         "{gone}"
     );
-    let database =
-        why(&RedisSink::new(&config(&format!("{}/999", redis.url()), &[])).unwrap()).await;
-    assert!(
-        database.starts_with("misconfigured") && database.contains("sinks.redis.url"),
-        "{database}"
-    );
+    let wrong = [
+        format!("{}/999", redis.url()),
+        "redis://127.0.0.1:99999".to_owned(),
+        "redis://127.0.0.1:1/abc".to_owned(),
+    ];
+    for url in wrong {
+        let why = why(&RedisSink::new(&config(&url, &[]))).await;
+        assert!(
+            why.starts_with("misconfigured") && why.contains("sinks.redis.url"),
+            "{url}: {why}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -182,7 +187,7 @@ async fn a_redis_that_knows_no_functions_is_too_old() {
 async fn a_redis_that_stands_still_is_unavailable_and_then_delivered_to() {
     let mut redis = Redis::start(RedisOptions::default()).unwrap();
     let settings = [("THMANYAH_SINKS__REDIS__TIMEOUT", "200ms")];
-    let sink = RedisSink::new(&config(&redis.url(), &settings)).unwrap();
+    let sink = RedisSink::new(&config(&redis.url(), &settings));
     let logs = logs(&mut ChaCha8Rng::seed_from_u64(11), 1, 500);
     let (mut lane, _) = open(&sink, &logs[0]).await;
     redis.pause();

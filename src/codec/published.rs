@@ -61,6 +61,9 @@ struct Fields<'a> {
 impl<'a> Published<'a> {
     /// Reads a record of the enriched topic. One that this system has not written becomes a dead letter.
     pub fn read(value: &'a [u8]) -> Result<Self, DeadLetter> {
+        if value.is_empty() {
+            return Err(DeadLetter::new(Reason::Empty, "zero bytes"));
+        }
         let text = std::str::from_utf8(value)
             .map_err(|error| DeadLetter::new(Reason::NotUtf8, error.to_string()))?;
         let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| {
@@ -187,7 +190,7 @@ mod tests {
     fn what_this_system_did_not_write_has_its_reason() {
         for (value, reason) in [
             (&b"\xff"[..], Reason::NotUtf8),
-            (b"", Reason::NotJson),
+            (b"", Reason::Empty),
             (b"{}", Reason::NotJson),
             (
                 br#"{"event_id":"x","event_type":"play","event_ts":"2026-01-01T00:00:00Z"}"#,

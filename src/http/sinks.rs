@@ -86,7 +86,10 @@ fn allow(headers: &HeaderMap, token: Option<&SecretString>) -> Result<(), Proble
     };
     let given = headers
         .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        .and_then(|value| value.to_str().ok()?.split_once(' '))
+        // The scheme is told from others whatever its case (RFC 9110, 11.1).
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token);
     let mac = |text: &str| {
         let mut mac = Hmac::<Sha256>::new_from_slice(b"operate").ok()?;
         mac.update(text.as_bytes());

@@ -13,6 +13,7 @@ impl Process {
     pub(super) fn start_sinks(&mut self, switches: &Switches) -> Result<(), RunError> {
         let config = Arc::clone(&self.config);
         let sinks = &config.sinks;
+        self.tell_sinks();
         for name in self.sink_names() {
             match name {
                 "bigquery" => {
@@ -28,7 +29,7 @@ impl Process {
                 }
                 "redis" => {
                     let (records, linger) = (sinks.redis.batch_records, sinks.redis.linger);
-                    let sink = RedisSink::new(&sinks.redis).map_err(SinkEnd::from)?;
+                    let sink = RedisSink::new(&sinks.redis);
                     self.start_sink(sink, BatchLimits { records, linger }, switches)?;
                 }
                 _ => {
@@ -39,6 +40,23 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// Says which sinks run here, and what the others lack.
+    fn tell_sinks(&self) {
+        let (roles, sinks) = (&self.config.roles, &self.config.sinks);
+        let named = [
+            (
+                roles.sink_bigquery,
+                sinks.bigquery.project.is_some(),
+                "bigquery.project",
+            ),
+            (roles.sink_redis, sinks.redis.url.is_some(), "redis.url"),
+            (roles.sink_http, sinks.http.url.is_some(), "http.url"),
+        ];
+        let lacking = named.iter().filter(|(role, set, _)| *role && !set);
+        let unset: Vec<String> = lacking.map(|(.., key)| format!("sinks.{key}")).collect();
+        tracing::info!(runs = ?self.sink_names(), ?unset, "sinks");
     }
 
     /// The names of the sinks that run here.

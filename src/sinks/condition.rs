@@ -5,9 +5,14 @@ use crate::health::Health;
 use crate::logging::Seldom;
 use crate::metrics::SinkMetrics;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// So many reasons are logged at once, however they follow each other.
+const FEW: usize = 8;
+/// So many are remembered.
+const MANY: usize = 1_000;
 
 /// What the partitions of one sink share.
 struct Shared {
@@ -23,6 +28,8 @@ struct Shared {
 struct Told {
     /// Why partitions do not get on.
     unwell: BTreeMap<i32, String>,
+    /// The reasons that were logged since all was well.
+    logged: BTreeSet<String>,
     seldom: Seldom,
 }
 
@@ -34,13 +41,14 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// A sink of which nothing is known yet; [`of`](Self::of) makes the conditions of its partitions.
+    /// A sink of which nothing bad is known yet; [`of`](Self::of) makes the conditions of its partitions.
     pub fn new(
         name: &str,
         health: Arc<Health>,
         metrics: SinkMetrics,
         breaker: Arc<Breaker>,
     ) -> Self {
+        metrics.up.set(1);
         let shared = Shared {
             name: format!("sink-{name}"),
             health,
@@ -68,12 +76,16 @@ impl Condition {
     pub fn unwell(&self, reason: &str, misconfigured: bool) {
         let shared = &self.shared;
         let mut told = shared.told.lock();
-        let is_news = told.unwell.values().all(|other| other != reason);
         told.unwell.insert(self.partition, reason.to_owned());
         shared.health.set_unwell(&shared.name, reason);
         shared.metrics.up.set(0);
         self.breaker();
-        if is_news && told.seldom.told(Instant::now(), 1).is_some() {
+        // Each is told once. Some differ each time: beyond a few, one now and then.
+        let is_news = !told.logged.contains(reason);
+        if is_news && (told.logged.len() < FEW || told.seldom.told(Instant::now(), 1).is_some()) {
+            if told.logged.len() < MANY {
+                told.logged.insert(reason.to_owned());
+            }
             if misconfigured {
                 tracing::error!(
                     sink = shared.name,
@@ -88,10 +100,6 @@ impl Condition {
     /// The destination took what it got.
     pub fn well(&self) {
         self.forget();
-        let shared = &self.shared;
-        if shared.told.lock().unwell.is_empty() {
-            shared.metrics.up.set(1);
-        }
         self.breaker();
     }
 
@@ -108,6 +116,7 @@ impl Condition {
             shared.health.set_well(&shared.name);
             shared.metrics.up.set(1);
             told.seldom = Seldom::default();
+            told.logged.clear();
             tracing::info!(sink = shared.name, "delivering again");
         }
     }

@@ -122,7 +122,6 @@ impl<D: Destination> Delivery<D> {
             Err(error) => return Interrupted::Failed(error),
         };
         self.frame.breaker.succeeded();
-        self.frame.condition.well();
         self.seek += 1;
         self.next = start;
         let seek = Seek {
@@ -140,10 +139,12 @@ impl<D: Destination> Delivery<D> {
                 first = self.next() => first,
                 () = has_reached(&progress, log_end), if !caught_up => {
                     caught_up = true;
-                    match lane.caught_up().await {
-                        Ok(()) => continue,
-                        Err(error) => return Interrupted::Failed(error),
+                    if let Err(error) = lane.caught_up().await {
+                        return Interrupted::Failed(error);
                     }
+                    *failures = 0;
+                    self.frame.condition.well();
+                    continue;
                 }
                 () = sleep(IDLE) => match lane.idle().await {
                     Ok(()) => continue,

@@ -64,9 +64,10 @@ fn misconfigured(problem: &str) -> SinkError {
 /// A failure on the way is nobody's fault; all else is that of the credentials.
 fn refused(error: Error) -> SinkError {
     match error {
-        Error::HttpError(_) | Error::HttpClientError(_) => {
-            SinkError::Unavailable(format!("cannot ask for a token for BigQuery: {error}"))
-        }
+        Error::HttpError(_) | Error::HttpClientError(_) => SinkError::Unavailable(format!(
+            "cannot ask for a token for BigQuery; when this machine has no identity of its own, set \
+                 `sinks.bigquery.credentials_file`: {error}"
+        )),
         error => misconfigured(&format!(
             "the credentials for BigQuery are refused: {error}"
         )),

@@ -23,7 +23,7 @@ const URL: &str = "https://bigquerystorage.googleapis.com";
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long one answer is waited for.
-const ANSWER: Duration = Duration::from_mins(1);
+const ANSWER: Duration = Duration::from_secs(30);
 /// A connection that is open and silent is asked for a sign of life this often.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// Rows of one request, in bytes: BigQuery takes 10 MB, with everything.
@@ -297,19 +297,22 @@ fn verdict(
     match code {
         tonic::Code::AlreadyExists => Ok(Answer::AlreadyThere),
         tonic::Code::FailedPrecondition => Err(fenced()),
-        tonic::Code::NotFound | tonic::Code::OutOfRange | tonic::Code::DataLoss => Err(again()),
+        // Whatever these are, the service may have counted rows that it did not take: only a count of the table can tell.
+        tonic::Code::NotFound
+        | tonic::Code::OutOfRange
+        | tonic::Code::DataLoss
+        | tonic::Code::Internal
+        | tonic::Code::Unknown
+        | tonic::Code::Ok => Err(again()),
         tonic::Code::InvalidArgument
         | tonic::Code::PermissionDenied
         | tonic::Code::Unimplemented => Err(wrong()),
-        tonic::Code::Ok
-        | tonic::Code::Cancelled
-        | tonic::Code::Unknown
+        tonic::Code::Cancelled
         // The token of a call that has been open for long: the next one brings its own.
         | tonic::Code::Unauthenticated
         | tonic::Code::DeadlineExceeded
         | tonic::Code::ResourceExhausted
         | tonic::Code::Aborted
-        | tonic::Code::Internal
         | tonic::Code::Unavailable => Err(Failure::Transport(problem)),
     }
 }

@@ -4,6 +4,7 @@
 use crate::config::{ExternalConfig, secret};
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::RequestBuilder;
+use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use std::fmt::Write;
@@ -30,6 +31,13 @@ impl Credentials {
         )?;
         let password = secret(config.password.as_ref(), config.password_file.as_deref())?;
         let hmac_key = secret(config.hmac_key.as_ref(), config.hmac_key_file.as_deref())?;
+        let token = bearer.as_ref().map(ExposeSecret::expose_secret);
+        if token.is_some_and(|token| HeaderValue::from_str(token).is_err()) {
+            return Err(
+                "sinks.http.bearer_token holds a character that no header may have, such as the end of a line"
+                    .to_owned(),
+            );
+        }
         let signer = hmac_key
             .as_ref()
             .map(|key| <Hmac<Sha256> as KeyInit>::new_from_slice(key.expose_secret().as_bytes()))

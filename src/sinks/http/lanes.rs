@@ -3,18 +3,23 @@
 use super::request::{Outcome, Requests};
 use crate::codec::Published;
 use crate::domain::{DeadLetter, Reason};
+use crate::logging::Seldom;
 use crate::sinks::{Batch, Failure, Frame, Lane, Record, SinkError, pause_before};
 use foldhash::fast::FixedState;
+use parking_lot::Mutex;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::bytes::Bytes;
 
 /// An event that failed so often is told of, once, though others arrive: those of its content wait for it, and so does the
 /// position of its partition.
 const STUBBORN: u32 = 10;
+
+/// Who asks to be left alone for so long is told of: nothing else says why nothing moves.
+const LONG_REST: Duration = Duration::from_secs(10);
 
 /// The way of one partition's events. Within a batch it tries for as long as it takes: to give up would mean to deliver anew
 /// what the other lanes have delivered.
@@ -30,7 +35,8 @@ impl ExternalLane {
                 partition,
                 requests,
                 frame,
-                unwell: AtomicBool::new(false),
+                unwell: AtomicBool::new(true),
+                rests: Mutex::default(),
             }),
             lanes,
         }
@@ -117,8 +123,9 @@ struct Courier {
     partition: i32,
     requests: Arc<Requests>,
     frame: Frame,
-    /// What was told last.
+    /// What was told last. It begins with what may have been told before there was this lane.
     unwell: AtomicBool,
+    rests: Mutex<Seldom>,
 }
 
 impl Courier {
@@ -169,6 +176,7 @@ impl Courier {
             };
             failures = failures.saturating_add(1);
             self.failed(event, failures, &told, failure);
+            self.rests(event, &told, failure.rest);
             // Not before it wishes, and not all at once.
             tokio::time::sleep(failure.rest + pause_before(failures)).await;
         }
@@ -190,6 +198,19 @@ impl Courier {
         let closed = self.frame.breaker.succeeded();
         if self.unwell.swap(false, Ordering::Relaxed) || closed {
             self.frame.condition.well();
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "only the log is held back by it")]
+    fn rests(&self, event: &Outgoing, told: &str, rest: Duration) {
+        if rest >= LONG_REST && self.rests.lock().told(Instant::now(), 1).is_some() {
+            tracing::warn!(
+                event_id = event.event_id,
+                partition = self.partition,
+                offset = event.offset,
+                "{told} and asks for {} s of rest: the partition waits for this event",
+                rest.as_secs()
+            );
         }
     }
 

@@ -22,37 +22,35 @@ struct Current {
 /// The way to Redis.
 pub(super) struct Connection {
     config: RedisConfig,
-    info: ConnectionInfo,
+    /// What the URL says, or what is wrong with it.
+    info: Result<ConnectionInfo, String>,
     peer: Peer,
     current: Mutex<Current>,
 }
 
 impl Connection {
-    /// Connects to nothing yet.
-    pub(super) fn new(config: &RedisConfig) -> Result<Self, SinkError> {
-        let wrong =
-            |problem: String| SinkError::Misconfigured(format!("sinks.redis.url: {problem}"));
-        let url = config
-            .url
-            .as_deref()
-            .ok_or_else(|| wrong("is not set".to_owned()))?;
+    /// Connects to nothing yet. That the URL is wrong is told when it is to.
+    pub(super) fn new(config: &RedisConfig) -> Self {
+        let url = config.url.as_deref().unwrap_or_default();
         let info = url
             .into_connection_info()
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| format!("sinks.redis.url: {error}"));
         let peer = Peer {
-            address: info.addr().to_string(),
+            address: info
+                .as_ref()
+                .map_or_else(|_| url.to_owned(), |info| info.addr().to_string()),
             user: config
                 .username
                 .clone()
                 .unwrap_or_else(|| "default".to_owned()),
             prefix: config.prefix.clone(),
         };
-        Ok(Self {
+        Self {
             config: config.clone(),
             info,
             peer,
             current: Mutex::default(),
-        })
+        }
     }
 
     /// Whom this talks to.
@@ -98,7 +96,8 @@ impl Connection {
     /// Reads the password anew each time: it may have been rotated.
     async fn connect(&self) -> Result<MultiplexedConnection, SinkError> {
         let config = &self.config;
-        let mut settings = self.info.redis_settings().clone().set_skip_set_lib_name();
+        let info = self.info.clone().map_err(SinkError::Misconfigured)?;
+        let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
         if let Some(user) = &config.username {
             settings = settings.set_username(user);
         }
@@ -112,7 +111,7 @@ impl Connection {
             .set_connection_timeout(Some(config.timeout))
             .set_response_timeout(Some(config.timeout));
         let connecting = async {
-            let client = Client::open(self.info.clone().set_redis_settings(settings))?;
+            let client = Client::open(info.set_redis_settings(settings))?;
             client
                 .get_multiplexed_async_connection_with_config(&timeouts)
                 .await

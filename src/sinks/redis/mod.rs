@@ -34,13 +34,13 @@ pub struct RedisSink {
 
 impl RedisSink {
     /// Connects when it is prepared.
-    pub fn new(config: &RedisConfig) -> Result<Self, SinkError> {
-        Ok(Self {
-            connection: Arc::new(Connection::new(config)?),
+    pub fn new(config: &RedisConfig) -> Self {
+        Self {
+            connection: Arc::new(Connection::new(config)),
             key: format!("{{{}}}", config.prefix),
             warned_of: Mutex::default(),
             ahead: Ahead::default(),
-        })
+        }
     }
 
     /// Says once for each change that Redis may throw away what is counted.
