@@ -72,6 +72,15 @@ impl BigQuery {
         self.await_ready()
     }
 
+    /// Starts it again with the same ports and without any table, and returns when it answers.
+    pub fn restart_empty(&mut self) -> Result<(), Error> {
+        self.service.kill9();
+        let tables = self.dir.path().join("tables");
+        std::fs::remove_dir_all(&tables)
+            .map_err(Error::io(format!("remove {}", tables.display())))?;
+        self.restart()
+    }
+
     /// Freezes it: connections stay open and nothing is answered.
     pub fn pause(&mut self) {
         self.service.signal(Signal::STOP);

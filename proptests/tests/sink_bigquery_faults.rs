@@ -124,6 +124,7 @@ fn a_table_that_loses_a_column_takes_nothing_more_for_delivered_than_it_holds() 
     site.fill(&stage, 1, 100)?;
     let mut sink = Processor::spawn(site.options(&stage, &[]))?;
     await_count(&stage.bigquery, &site.table(), 100, LIMIT)?;
+    let hiccups = sink.log().matches("delivering again").count();
     let alter = format!("ALTER TABLE {} DROP COLUMN device", site.table());
     stage.bigquery.query(&alter, &[])?;
     site.fill(&stage, 101, 100)?;
@@ -136,7 +137,7 @@ fn a_table_that_loses_a_column_takes_nothing_more_for_delivered_than_it_holds() 
     )?;
     assert_eq!(delivered, Some(100.0));
     assert!(sink.get("/readyz")?.body.contains("sink-bigquery"));
-    assert_eq!(sink.log().matches("delivering again").count(), 0);
+    assert_eq!(sink.log().matches("delivering again").count(), hiccups);
     Ok(())
 }
 
@@ -269,32 +270,27 @@ fn rows_that_are_missing_stop_a_partition_until_an_operator_accepts_it() -> Resu
 
 #[test]
 fn a_table_that_was_made_anew_is_told_of_and_not_taken_for_the_old_one() -> Result<()> {
-    let stage = stage();
+    let mut stage = stage();
     let site = Site::new(&stage, "anew", 1)?;
-    let mut written = site.fill(&stage, 1, 300)?;
+    let written = site.fill(&stage, 1, 300)?;
     let mut sink = Processor::spawn(site.options(&stage, &[]))?;
     await_count(&stage.bigquery, &site.table(), 300, LIMIT)?;
-    // The second stream begins behind the first one's rows.
     sink.terminate(LIMIT)?;
-    written[0].extend(site.fill(&stage, 301, 50)?.into_iter().flatten());
+    // The next stream begins behind these rows, and nothing comes for it.
     sink.respawn()?;
-    await_count(&stage.bigquery, &site.table(), 350, LIMIT)?;
+    let behind = written[0].last().map_or(0, |last| last.offset) + 1;
+    let opened = format!("opened a stream partition=0 start={behind}");
+    await_line(&mut sink, &opened, 1, LIMIT)?;
     sink.terminate(LIMIT)?;
-    let drop = format!("DROP TABLE {}", site.table());
-    stage.bigquery.query(&drop, &[])?;
-    let after = site.fill(&stage, 351, 50)?;
+    stage.bigquery.restart_empty()?;
+    let after = site.fill(&stage, 301, 50)?;
     sink.respawn()?;
-    await_line(&mut sink, "is not written any more", 1, LIMIT)?;
+    await_line(&mut sink, "the stream that wrote them is gone", 1, LIMIT)?;
     assert!(sink.ended().is_none());
-    assert!(sink.log().contains("accept_missing_rows"), "{}", sink.log());
     sink.kill9();
     let mut sink = Processor::spawn(site.options(&stage, &[("ACCEPT_MISSING_ROWS", "true")]))?;
     await_count(&stage.bigquery, &site.table(), 50, LIMIT)?;
     must_equal(&stage.bigquery, &site.table(), &after)?;
-    await_line(
-        &mut sink,
-        "going on, as `sinks.bigquery.accept_missing_rows` is set",
-        1,
-        LIMIT,
-    )
+    let told = "going on, as `sinks.bigquery.accept_missing_rows` is set";
+    await_line(&mut sink, told, 1, LIMIT)
 }

@@ -400,7 +400,7 @@ impl Process {
         let stopped = recent.map_or(Ok(()), Recent::stop);
         // A drop would wait for calls that block, however long they take.
         for sink in self.sinks {
-            sink.shutdown_background();
+            sink.shutdown_timeout(Duration::from_secs(1));
         }
         if let Some(instance) = fenced {
             let sinks = ["bigquery", "redis", "http"].map(|name| sink_group(&self.config, name));

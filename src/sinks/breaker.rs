@@ -30,7 +30,7 @@ enum State {
 
 /// An attempt that failed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Failure {
+pub struct FailedAttempt {
     /// Another would fail as well, so that the circuit opens by this one alone.
     pub is_lasting: bool,
     /// For how long the destination asks to be left alone. A circuit that is open for this failure stays open for so long.
@@ -67,7 +67,8 @@ impl Circuit {
     }
 
     /// `jitter` is from 0 to 1. Says whether the circuit was opened by this.
-    fn failed(&mut self, failure: Failure, now: Instant, jitter: f64) -> bool {
+    fn failed(&mut self, failure: FailedAttempt, now: Instant, jitter: f64) -> bool {
+        let rested = now + failure.rest;
         let spells = match &mut self.state {
             State::Closed { failures } => {
                 *failures += 1;
@@ -78,14 +79,17 @@ impl Circuit {
             }
             State::HalfOpen { spells, .. } => *spells + 1,
             // Who was let through before it opened.
-            State::Open { .. } => return false,
+            State::Open { until, .. } => {
+                *until = rested.max(*until);
+                return false;
+            }
         };
         let longest = LONGEST_SPELL.min(FIRST_SPELL * 2u32.saturating_pow(spells.min(16)));
         // Not less than half: an open circuit is to give the destination a rest.
-        let spell = longest.mul_f64(0.5 + jitter / 2.0).max(failure.rest);
+        let spell = longest.mul_f64(0.5 + jitter / 2.0);
         let opened = matches!(self.state, State::Closed { .. });
         self.state = State::Open {
-            until: now + spell,
+            until: rested.max(now + spell),
             spells,
         };
         opened
@@ -113,19 +117,13 @@ impl Breaker {
         Self(Mutex::new(Circuit::new()))
     }
 
-    /// Comes back once an attempt may be made. What became of it must be told.
-    pub async fn admit(&self) {
-        loop {
-            let admitted = self.0.lock().admit(now());
-            match admitted {
-                Ok(()) => return,
-                Err(wait) => tokio::time::sleep(wait).await,
-            }
-        }
+    /// Whether an attempt may be made now; if not, when to ask again. What became of it must be told.
+    pub fn admit(&self) -> Result<(), Duration> {
+        self.0.lock().admit(now())
     }
 
     /// An attempt failed. Says whether the circuit opened by it.
-    pub fn failed(&self, failure: Failure) -> bool {
+    pub fn failed(&self, failure: FailedAttempt) -> bool {
         self.0.lock().failed(failure, now(), rand::random())
     }
 
@@ -165,7 +163,7 @@ pub fn pause_before(number: u32) -> Duration {
 mod tests {
     use super::*;
 
-    const LASTING: Failure = Failure {
+    const LASTING: FailedAttempt = FailedAttempt {
         is_lasting: true,
         rest: Duration::ZERO,
     };
@@ -175,14 +173,14 @@ mod tests {
         let start = now();
         let mut circuit = Circuit::new();
         for _ in 1..FAILURES {
-            assert!(!circuit.failed(Failure::default(), start, 1.0));
+            assert!(!circuit.failed(FailedAttempt::default(), start, 1.0));
         }
         circuit.succeeded();
         for _ in 1..FAILURES {
-            assert!(!circuit.failed(Failure::default(), start, 1.0));
+            assert!(!circuit.failed(FailedAttempt::default(), start, 1.0));
             assert_eq!(circuit.admit(start), Ok(()));
         }
-        assert!(circuit.failed(Failure::default(), start, 1.0) && circuit.is_open());
+        assert!(circuit.failed(FailedAttempt::default(), start, 1.0) && circuit.is_open());
         assert_eq!(circuit.admit(start), Err(ASK_AGAIN));
         let later = start + FIRST_SPELL;
         assert_eq!(circuit.admit(later), Ok(()));
@@ -209,7 +207,7 @@ mod tests {
             );
             at += spell;
             assert_eq!(circuit.admit(at), Ok(()), "{spell:?}");
-            assert!(!circuit.failed(Failure::default(), at, 1.0));
+            assert!(!circuit.failed(FailedAttempt::default(), at, 1.0));
         }
     }
 
@@ -217,9 +215,9 @@ mod tests {
     fn it_stays_open_for_as_long_as_the_destination_asks() {
         let start = now();
         let mut circuit = Circuit::new();
-        let busy = Failure {
+        let busy = FailedAttempt {
             rest: Duration::from_mins(1),
-            ..Failure::default()
+            ..FailedAttempt::default()
         };
         circuit.failed(busy, start, 1.0);
         assert_eq!(circuit.admit(start), Ok(()), "one alone rests by itself");

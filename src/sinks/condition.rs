@@ -99,26 +99,33 @@ impl Condition {
 
     /// The destination took what it got.
     pub fn well(&self) {
-        self.forget();
+        if self.was_the_last() {
+            tracing::info!(sink = self.shared.name, "delivering again");
+        }
         self.breaker();
     }
 
     /// The partition belongs to another now.
     pub fn forget(&self) {
+        self.was_the_last();
+    }
+
+    /// Takes the partition from those that are unwell; whether no other is left.
+    fn was_the_last(&self) -> bool {
         let shared = &self.shared;
         let mut told = shared.told.lock();
         if told.unwell.remove(&self.partition).is_none() {
-            return;
+            return false;
         }
         if let Some(other) = told.unwell.values().next() {
             shared.health.set_unwell(&shared.name, other);
-        } else {
-            shared.health.set_well(&shared.name);
-            shared.metrics.up.set(1);
-            told.seldom = Seldom::default();
-            told.logged.clear();
-            tracing::info!(sink = shared.name, "delivering again");
+            return false;
         }
+        shared.health.set_well(&shared.name);
+        shared.metrics.up.set(1);
+        told.seldom = Seldom::default();
+        told.logged.clear();
+        true
     }
 
     fn breaker(&self) {

@@ -1,7 +1,7 @@
 //! The delivery of one partition: opened, fed with batches, and opened anew after each failure. This one loop is start-up,
 //! recovery and take-over.
 
-use super::breaker::{Failure, pause_before};
+use super::breaker::{FailedAttempt, pause_before};
 use super::destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
 use super::held::{Message, Progress};
 use crate::kafka::{OffsetReader, Offsets, TopicId};
@@ -95,9 +95,9 @@ impl<D: Destination> Delivery<D> {
                 self.frame.breaker.succeeded();
                 STOPPED
             } else {
-                self.frame.breaker.failed(Failure {
+                self.frame.breaker.failed(FailedAttempt {
                     is_lasting: failed.is_misconfigured(),
-                    ..Failure::default()
+                    ..FailedAttempt::default()
                 });
                 pause_before(failures)
             };
@@ -121,9 +121,12 @@ impl<D: Destination> Delivery<D> {
             Ok(opened) => opened,
             Err(error) => return Interrupted::Failed(error),
         };
-        self.frame.breaker.succeeded();
+        if D::OPENING_ASKS {
+            self.frame.breaker.succeeded();
+        }
         self.seek += 1;
         self.next = start;
+        self.progress.want(self.seek);
         let seek = Seek {
             partition: self.partition,
             progress: Arc::clone(&self.progress),
@@ -198,7 +201,11 @@ impl<D: Destination> Delivery<D> {
 
     /// Takes the partition over, and says where to read, and where the log ends.
     async fn open(&mut self) -> Result<(D::Lane, i64, i64), SinkError> {
-        self.frame.admit().await;
+        if D::OPENING_ASKS {
+            self.frame.admit().await;
+        } else {
+            self.frame.switch.on().await;
+        }
         {
             let mut prepared = self.shared.prepared.lock().await;
             if !*prepared {

@@ -78,10 +78,15 @@ impl Frame {
     /// Comes back once an attempt may be made: no operator has paused the sink, and the circuit breaker lets it through. The
     /// frame asks before [`Destination::open`]; a lane that retries within a batch asks before each attempt.
     pub async fn admit(&self) {
-        if self.switch.is_paused() {
-            self.switch.clone().on().await;
+        loop {
+            if self.switch.is_paused() {
+                self.switch.clone().on().await;
+            }
+            match self.breaker.admit() {
+                Ok(()) => return,
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
         }
-        self.breaker.admit().await;
     }
 }
 
@@ -113,6 +118,9 @@ pub trait Destination: Send + Sync + 'static {
 
     /// How often positions are committed. Where nothing keeps a better one, a crash repeats what was delivered since.
     const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether [`open`](Self::open) asks the destination, so that the circuit breaker is asked before, and told after.
+    const OPENING_ASKS: bool = true;
 
     /// Makes ready and checks what all partitions share, such as a table. Called before anything is opened, and again after
     /// each failure.

@@ -5,7 +5,7 @@ use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
@@ -35,8 +35,11 @@ pub(super) struct Progress {
     oldest_ms: AtomicI64,
     /// A position, and when the first record from there on was published; where it was looked up because nothing moves.
     waiting: Mutex<Option<(i64, i64)>>,
-    /// Whether what is read comes after what was delivered: not between a failure and the seek that follows.
-    reading: AtomicBool,
+    /// The number of the seek whose records the delivery takes; 0 between a failure and the next seek.
+    wanted: AtomicU64,
+    /// The number of the seek that the client reads since. What is read since another one than is wanted says nothing of what
+    /// was delivered.
+    started: AtomicU64,
 }
 
 impl Progress {
@@ -73,15 +76,27 @@ impl Progress {
         self.oldest_ms.store(0, Ordering::Relaxed);
     }
 
-    /// What is read from here on says nothing of what was delivered, until [`start`](Self::start).
+    /// What is read says nothing of what was delivered any more.
     pub(super) fn stop(&self) {
-        self.reading.store(false, Ordering::Release);
+        self.wanted.store(0, Ordering::Release);
     }
 
-    /// Reading begins at this position, before which everything was delivered.
-    pub(super) fn start(&self, offset: i64) {
+    /// What is read since the seek of this number will be delivered.
+    pub(super) fn want(&self, number: u64) {
+        self.wanted.store(number, Ordering::Release);
+    }
+
+    /// The client reads since the seek of this number, from this position on, before which everything was delivered.
+    pub(super) fn start(&self, number: u64, offset: i64) {
         self.delivered.store(offset, Ordering::Release);
-        self.reading.store(true, Ordering::Release);
+        // What was under way before may have arrived though it failed.
+        self.oldest_ms.store(0, Ordering::Relaxed);
+        self.started.store(number, Ordering::Release);
+    }
+
+    fn is_reading(&self) -> bool {
+        let wanted = self.wanted.load(Ordering::Acquire);
+        wanted != 0 && self.started.load(Ordering::Acquire) == wanted
     }
 
     /// The reader is at this position, which may have moved over transaction markers.
@@ -90,14 +105,14 @@ impl Progress {
     /// puts its records down, so no count of none is taken for a delivery of all.
     pub(super) fn read_up_to(&self, position: i64) {
         let none = self.outstanding.load(Ordering::Acquire) == 0;
-        if none && self.reading.load(Ordering::Acquire) {
+        if none && self.is_reading() {
             self.delivered.fetch_max(position, Ordering::AcqRel);
         }
     }
 
     /// Whether everything before this position was delivered, and reading goes on behind it.
     pub(super) fn has_reached(&self, position: i64) -> bool {
-        self.reading.load(Ordering::Acquire) && self.delivered() >= position
+        self.is_reading() && self.delivered() >= position
     }
 
     /// The first record from this position on was published then, and nothing moves.
@@ -234,7 +249,8 @@ mod tests {
         let progress = Progress::default();
         progress.read_up_to(5);
         assert_eq!(progress.delivered(), 0, "nothing is read yet");
-        progress.start(3);
+        progress.want(1);
+        progress.start(1, 3);
         progress.read_up_to(5);
         assert_eq!(progress.delivered(), 5);
         progress.hand_over(&record(5));
@@ -258,24 +274,45 @@ mod tests {
         assert_eq!(progress.oldest_ms(), None);
         progress.waits_since(5, 1_000);
         assert_eq!(progress.oldest_ms(), Some(1_000), "not opened yet");
-        progress.start(5);
+        progress.start(1, 5);
         assert_eq!(progress.oldest_ms(), Some(1_000));
         progress.begin(900);
         assert_eq!(progress.oldest_ms(), Some(900), "what is known better");
         progress.deliver(6);
         assert_eq!(progress.oldest_ms(), None);
+        progress.begin(2_000);
+        progress.stop();
+        assert_eq!(progress.oldest_ms(), Some(2_000), "it failed");
+        progress.start(2, 7);
+        assert_eq!(progress.oldest_ms(), None, "it had arrived");
     }
 
     #[test]
     fn what_failed_is_not_taken_for_delivered() {
         let progress = Progress::default();
-        progress.start(0);
+        progress.want(1);
+        progress.start(1, 0);
         progress.hand_over(&record(0));
         progress.stop();
         progress.put_down(&record(0));
         progress.read_up_to(1);
         assert_eq!(progress.delivered(), 0);
-        progress.start(0);
+    }
+
+    #[test]
+    fn what_is_read_since_a_seek_that_was_given_up_is_not_taken_for_delivered() {
+        let progress = Progress::default();
+        progress.want(1);
+        progress.stop();
+        progress.want(2);
+        // The reading thread comes to the first seek only now.
+        progress.start(1, 0);
+        progress.hand_over(&record(0));
+        progress.put_down(&record(0));
+        progress.read_up_to(1);
         assert_eq!(progress.delivered(), 0);
+        progress.start(2, 0);
+        progress.read_up_to(1);
+        assert_eq!(progress.delivered(), 1);
     }
 }

@@ -7,7 +7,7 @@ use crate::kafka::{ChangelogError, ChangelogReader, LogReader, Offsets, OffsetsE
 use crate::metrics::SinkMetrics;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::Message as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -83,7 +83,7 @@ impl Place {
     /// Whether it stands still before records whose first one was not looked for. Marks that nothing follows are looked at
     /// once, too.
     fn stands_since(&self, before: &Self) -> bool {
-        let same = self.position == before.position;
+        let same = self.position == before.position && before.lag() > 0;
         self.lag() > 0 && same && !(before.sought && self.end == before.end)
     }
 }
@@ -114,25 +114,19 @@ impl<D> Look<D> {
             if progress.oldest_ms().is_none() && place.stands_since(before) {
                 standing.insert(*partition, place.position);
             }
-            place.sought = standing.contains_key(partition)
-                || (before.sought && place.position == before.position && place.end == before.end);
+            place.sought =
+                before.sought && place.position == before.position && place.end == before.end;
+        }
+        if !standing.is_empty() {
+            match self.first_records(&standing, &held) {
+                Ok(()) => {
+                    let sought = now.iter_mut().filter(|(p, _)| standing.contains_key(p));
+                    sought.for_each(|(_, place)| place.sought = true);
+                }
+                Err(error) => tracing::debug!(%error, "it is not known since when events wait"),
+            }
         }
         self.before = now;
-        if standing.is_empty() {
-            return Ok(());
-        }
-        match self.first_records(standing.clone()) {
-            Ok(found) => {
-                for (partition, published_ms) in found {
-                    if let (Some(progress), Some(position)) =
-                        (held.get(&partition), standing.get(&partition))
-                    {
-                        progress.waits_since(*position, published_ms);
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "it is not known since when events wait"),
-        }
         Ok(())
     }
 
@@ -165,23 +159,31 @@ impl<D> Look<D> {
         Ok(places.collect())
     }
 
-    /// When the first record from each position on was published, where there is one.
+    /// Tells when the first record from each position on was published, where there is one.
     #[allow(clippy::disallowed_methods, reason = "a limit of real time")]
     fn first_records(
         &self,
-        positions: BTreeMap<i32, i64>,
-    ) -> Result<BTreeMap<i32, i64>, ChangelogError> {
-        let wanted = positions.len();
-        let reader = ChangelogReader::open(&self.client, &self.shared.topic, positions)?;
+        positions: &BTreeMap<i32, i64>,
+        held: &BTreeMap<i32, Arc<Progress>>,
+    ) -> Result<(), ChangelogError> {
+        let (topic, wanted) = (&self.shared.topic, positions.len());
+        let reader = ChangelogReader::open(&self.client, topic, positions.clone())?;
         let until = Instant::now() + FIND;
-        let mut found = BTreeMap::new();
+        let mut found = BTreeSet::new();
         while found.len() < wanted && Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
-            if let Some(record) = reader.next(POLL)? {
-                let published_ms = record.timestamp().to_millis().unwrap_or(0);
-                found.entry(record.partition()).or_insert(published_ms);
+            let Some(record) = reader.next(POLL)? else {
+                continue;
+            };
+            let partition = record.partition();
+            if found.insert(partition)
+                && let (Some(position), Some(progress)) =
+                    (positions.get(&partition), held.get(&partition))
+                && let Some(published_ms) = record.timestamp().to_millis()
+            {
+                progress.waits_since(*position, published_ms);
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -215,5 +217,9 @@ mod tests {
         assert!(!at(5, 7, false).stands_since(&at(5, 7, true)));
         assert!(!at(5, 7, false).stands_since(&at(4, 7, false)));
         assert!(!at(7, 7, false).stands_since(&at(7, 7, false)));
+        assert!(
+            !at(5, 7, false).stands_since(&at(5, 5, false)),
+            "it came just now"
+        );
     }
 }

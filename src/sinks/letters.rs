@@ -142,7 +142,9 @@ impl Letters {
                 stage = self.settings.stage,
                 "making the producer of dead letters anew: {reason}"
             );
-            *producer = Arc::new(self.settings.producer()?);
+            let failed = std::mem::replace(&mut *producer, Arc::new(self.settings.producer()?));
+            // Its drop waits for a thread to end.
+            tokio::task::spawn_blocking(move || drop(failed));
         }
         Ok(Arc::clone(&producer))
     }

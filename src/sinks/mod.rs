@@ -23,7 +23,7 @@ mod switch;
 
 pub use self::redis::{RedisLane, RedisSink};
 pub use bigquery::{BigQueryLane, BigQuerySink, StateTopic};
-pub use breaker::{Breaker, Failure, pause_before};
+pub use breaker::{Breaker, FailedAttempt, pause_before};
 pub use condition::Condition;
 pub use delivery::BatchLimits;
 pub use destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};

@@ -155,7 +155,7 @@ impl<D: Destination> Reader<D> {
             held.moved = position.is_none();
             match read {
                 Ok(()) => {
-                    held.progress.start(seek.offset);
+                    held.progress.start(seek.number, seek.offset);
                     held.committed = held.committed.min(seek.offset);
                 }
                 Err(error) => {

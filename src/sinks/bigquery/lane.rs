@@ -1,6 +1,6 @@
 //! One partition's way into the table: requests of fixed rows at explicit offsets of one stream.
 
-use super::super::{self as sinks, Batch, Frame, Lane, Record, SinkError, pause_before};
+use super::super::{Batch, FailedAttempt, Frame, Lane, Record, SinkError, pause_before};
 use super::rows::Row;
 use super::write::{Answer, Appending, Failure, REQUEST_BYTES, Writer};
 use crate::domain::{DeadLetter, Reason};
@@ -136,7 +136,7 @@ impl BigQueryLane {
                 return Err(SinkError::Unavailable(reason));
             }
             self.frame.metrics.attempts_failed.inc();
-            self.frame.breaker.failed(sinks::Failure::default());
+            self.frame.breaker.failed(FailedAttempt::default());
             self.frame.condition.unwell(&reason, false);
             tokio::time::sleep(pause_before(attempt)).await;
             self.frame.admit().await;

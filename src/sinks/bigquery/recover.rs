@@ -114,41 +114,40 @@ impl Recovery<'_> {
         taken: &Taken,
     ) -> Result<Option<i64>, SinkError> {
         let mut pause = FIRST_PAUSE;
-        for number in 1.. {
+        let mut number = 1;
+        let last = loop {
             let held = self.held(partition, before.base()).await?;
-            let mut decision = decide(before, held, taken.committed, self.accept, number >= COUNTS);
-            if let Decision::Accepted(last, problem) = decision {
-                tracing::warn!(
-                    partition,
-                    behind = last,
-                    "going on, as `sinks.bigquery.accept_missing_rows` is set: {problem}"
-                );
-                decision = Decision::GoOn(last);
-            }
-            match decision {
-                Decision::GoOn(last) if last.is_none_or(|last| last < taken.log_end) => {
-                    return Ok(last);
+            let last_look = number >= COUNTS;
+            match decide(before, held, taken.committed, self.accept, last_look) {
+                Decision::GoOn(last) => break last,
+                Decision::Accepted(last, problem) => {
+                    tracing::warn!(
+                        partition,
+                        behind = last,
+                        "going on, as `sinks.bigquery.accept_missing_rows` is set: {problem}"
+                    );
+                    break last;
                 }
-                Decision::GoOn(last) => {
-                    // Who had the partition may have gone on after the end was asked for: the next attempt asks again.
-                    return Err(SinkError::Unavailable(format!(
-                        "partition {partition} is written up to offset {}, beyond the end {} of the enriched topic",
-                        last.unwrap_or_default(),
-                        taken.log_end
-                    )));
-                }
-                Decision::CountAgain(problem) if number >= COUNTS => {
-                    return Err(self.stopped(partition, &problem));
-                }
-                Decision::Stop(problem) => return Err(self.stopped(partition, &problem)),
-                Decision::CountAgain(problem) | Decision::Accepted(_, problem) => {
+                Decision::CountAgain(problem) if !last_look => {
                     tracing::debug!(partition, number, "{problem}");
+                }
+                Decision::CountAgain(problem) | Decision::Stop(problem) => {
+                    return Err(self.stopped(partition, &problem));
                 }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            number += 1;
+        };
+        if last.is_none_or(|last| last < taken.log_end) {
+            return Ok(last);
         }
-        Ok(None)
+        // Who had the partition may have gone on after the end was asked for: the next attempt asks again.
+        Err(SinkError::Unavailable(format!(
+            "partition {partition} is written up to offset {}, beyond the end {} of the enriched topic",
+            last.unwrap_or_default(),
+            taken.log_end
+        )))
     }
 
     async fn held(&self, partition: i32, base: Option<i64>) -> Result<Held, SinkError> {

@@ -4,7 +4,7 @@ use super::request::{Outcome, Requests};
 use crate::codec::Published;
 use crate::domain::{DeadLetter, Reason};
 use crate::logging::Seldom;
-use crate::sinks::{Batch, Failure, Frame, Lane, Record, SinkError, pause_before};
+use crate::sinks::{Batch, FailedAttempt, Frame, Lane, Record, SinkError, pause_before};
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
@@ -161,14 +161,14 @@ impl Courier {
                 }
                 Outcome::Again { told, rest } => (
                     told,
-                    Failure {
+                    FailedAttempt {
                         is_lasting: false,
                         rest,
                     },
                 ),
                 Outcome::Misconfigured { told } => (
                     told,
-                    Failure {
+                    FailedAttempt {
                         is_lasting: true,
                         rest: Duration::ZERO,
                     },
@@ -214,7 +214,7 @@ impl Courier {
         }
     }
 
-    fn failed(&self, event: &Outgoing, failures: u32, told: &str, failure: Failure) {
+    fn failed(&self, event: &Outgoing, failures: u32, told: &str, failure: FailedAttempt) {
         let Frame {
             metrics, breaker, ..
         } = &self.frame;

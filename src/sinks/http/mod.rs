@@ -52,11 +52,13 @@ impl Destination for ExternalSink {
 
     const NAME: &'static str = "http";
 
+    /// There is no request that the system would be sure to know but that with an event.
+    const OPENING_ASKS: bool = false;
+
     /// The committed position is all there is.
     const COMMIT_EVERY: Duration = Duration::from_millis(100);
 
-    /// Reads secrets and certificates. Nothing is asked of the system: there is no request that it would be sure to know but
-    /// that with an event.
+    /// Reads secrets and certificates.
     async fn prepare(&self) -> Result<(), SinkError> {
         self.connect().map(drop)
     }

@@ -38,7 +38,7 @@ impl Connection {
         let peer = Peer {
             address: info
                 .as_ref()
-                .map_or_else(|_| url.to_owned(), |info| info.addr().to_string()),
+                .map_or_else(|_| "no address".to_owned(), |info| info.addr().to_string()),
             user: config
                 .username
                 .clone()
