@@ -142,8 +142,8 @@ pub(super) struct Held {
     pub(super) task: AbortHandle,
     /// The number of the last seek.
     pub(super) seek: u64,
-    /// Whether the client's position is one of after the seek.
-    pub(super) moved: bool,
+    /// The client's position of before the last seek, until it has another one.
+    pub(super) stale: Option<i64>,
     /// Whether reading is paused because the delivery is behind.
     pub(super) full: bool,
     /// What was committed last.

@@ -55,7 +55,8 @@ impl<D: Destination> Reader<D> {
             self.balance();
             for (partition, position) in self.group.positions() {
                 self.partitions.with(partition, |held| {
-                    if held.moved {
+                    if held.stale != Some(position) {
+                        held.stale = None;
                         held.progress.read_up_to(position);
                     }
                 });
@@ -92,7 +93,7 @@ impl<D: Destination> Reader<D> {
                         value: message.payload().unwrap_or_default().to_vec(),
                     };
                     self.partitions.with(message.partition(), |held| {
-                        held.moved = true;
+                        held.stale = None;
                         held.progress.hand_over(&record);
                         let _ = held.inbox.send(Message::Record(held.seek, record));
                     });
@@ -133,7 +134,7 @@ impl<D: Destination> Reader<D> {
             ended,
             task: task.abort_handle(),
             seek: 0,
-            moved: false,
+            stale: None,
             full: false,
             committed: 0,
         };
@@ -152,7 +153,7 @@ impl<D: Destination> Reader<D> {
             held.seek = seek.number;
             held.full = false;
             // A seek clears the position, so that one which is there comes from before it.
-            held.moved = position.is_none();
+            held.stale = position;
             match read {
                 Ok(()) => {
                     held.progress.start(seek.number, seek.offset);
