@@ -181,11 +181,12 @@ need_prepare() { ! { stamped "$cache/stamp/prepare" "$prepare_stamp $(java_versi
 
 class_path() { (cd "$1" && LC_ALL=C printf "$1/%s\n" *.jar | LC_ALL=C sort | paste -sd:); }
 
-free_port() {
-    local port
-    while port=$((20000 + RANDOM % 10000)); do
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
+# So many different ports on which nobody listens.
+free_ports() {
+    local port left=$1
+    while ((left)) && read -r port; do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; left=$((left - 1)); }
+    done < <(shuf -i 20000-29999)
 }
 
 # Waits until a port accepts connections, the process $2 ends, or a minute is over.
@@ -199,17 +200,17 @@ await_port() {
 }
 
 prepare() {
-    local port rest kafka_path connect_path
+    local port rest controller kafka_path connect_path
     # Not local: they must be there when this job's subshell ends.
     work=$cache/tmp/prepare.$BASHPID broker='' worker=''
     local flags=(-Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xlog:disable -Xlog:all=error)
     mkdir -p "$work/format"
     trap 'exit 143' TERM
     trap 'kill -9 $broker $worker 2>/dev/null || true; rm -rf "$work"' EXIT
-    port=$(free_port) rest=$(free_port)
+    read -r port rest controller < <(free_ports 3 | xargs)
     kafka_path=$(class_path "$cache/jars/kafka")
     connect_path=$(class_path "$cache/jars/connect"):$cache/jars/kafka/slf4j-simple-1.7.36.jar
-    sed "s|\${DIR}|$work/log|; s|\${PORT}|$port|; s|\${CONTROLLER_PORT}|$(free_port)|" \
+    sed "s|\${DIR}|$work/log|; s|\${PORT}|$port|; s|\${CONTROLLER_PORT}|$controller|" \
         "$here/server.properties" >"$work/server.properties"
     sed "s|\${BOOTSTRAP}|127.0.0.1:$port|; s|\${PORT}|$rest|; s|\${PLUGINS}|$cache/plugins|" \
         "$here/connect.properties" >"$work/connect.properties"
