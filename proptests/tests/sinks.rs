@@ -296,6 +296,33 @@ fn what_retention_took_before_it_was_delivered_is_told_and_the_rest_arrives() ->
     Ok(())
 }
 
+#[test]
+fn marks_of_transactions_that_retention_took_are_not_told_as_lost_events() -> Result<()> {
+    let site = Site::new()?;
+    let redis = Redis::start(RedisOptions::default())?;
+    let settings = [("SINKS__REDIS__URL", redis.url())];
+    site.publish(1, 400)?;
+    let mut processor = Processor::start(site.options("0", "sink-redis", &settings))?;
+    await_delivered(&mut processor, "redis", 400)?;
+    // The second time the fence is still where the last event ended, and the log has begun behind that before.
+    for _ in 0..2 {
+        site.abort_some()?;
+        await_until(LIMIT, "the group to be at the end of the log", || {
+            site.is_at_the_end("thmanyah-sink-redis")
+        })?;
+        let status = processor.terminate(LIMIT)?;
+        ensure!(status.success(), "{status}: {}", processor.log());
+        delete_everything(&site.broker)?;
+        processor.restart()?;
+    }
+    site.publish(401, 400)?;
+    await_delivered(&mut processor, "redis", 400)?;
+    let lost = processor.metric("thmanyah_sink_lost_events_total", &[("sink", "redis")])?;
+    ensure!(lost == Some(0.0), "{lost:?}: {}", processor.log());
+    ensure!(!processor.log().contains("were deleted from the topic"));
+    Ok(())
+}
+
 fn delete_everything(broker: &Broker) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = broker.client().create()?;
     let mut all = TopicPartitionList::new();

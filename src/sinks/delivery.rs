@@ -4,6 +4,7 @@
 use super::breaker::{FailedAttempt, pause_before};
 use super::destination::{Batch, Destination, Frame, Lane, Record, SinkError, Taken};
 use super::held::{Message, Progress};
+use super::position::{Position, intact_from};
 use crate::kafka::{OffsetReader, Offsets, TopicId};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(super) struct Seek {
     pub(super) progress: Arc<Progress>,
     /// What is read from there on carries this number.
     pub(super) number: u64,
-    pub(super) offset: i64,
+    pub(super) position: Position,
 }
 
 /// What the deliveries of a sink share.
@@ -125,13 +126,13 @@ impl<D: Destination> Delivery<D> {
             self.frame.breaker.succeeded();
         }
         self.seek += 1;
-        self.next = start;
+        self.next = start.next;
         self.progress.want(self.seek);
         let seek = Seek {
             partition: self.partition,
             progress: Arc::clone(&self.progress),
             number: self.seek,
-            offset: start,
+            position: start,
         };
         // The reading thread outlives its deliveries, but for the end of the process.
         let _ = self.shared.seeks.send(seek);
@@ -178,8 +179,9 @@ impl<D: Destination> Delivery<D> {
             }
             let begun = Instant::now();
             let outcome = lane.deliver(&batch).await;
-            if outcome.is_err() {
-                self.progress.stop();
+            match outcome {
+                Ok(()) => self.progress.deliver(batch.next_offset()),
+                Err(_) => self.progress.stop(),
             }
             for record in &batch.records {
                 self.progress.put_down(record);
@@ -188,7 +190,6 @@ impl<D: Destination> Delivery<D> {
                 return Interrupted::Failed(error);
             }
             *failures = 0;
-            self.progress.deliver(batch.next_offset());
             let metrics = &self.frame.metrics;
             #[allow(clippy::cast_precision_loss, reason = "a number of records")]
             metrics.batch_records.observe(batch.records.len() as f64);
@@ -200,7 +201,7 @@ impl<D: Destination> Delivery<D> {
     }
 
     /// Takes the partition over, and says where to read, and where the log ends.
-    async fn open(&mut self) -> Result<(D::Lane, i64, i64), SinkError> {
+    async fn open(&mut self) -> Result<(D::Lane, Position, i64), SinkError> {
         if D::OPENING_ASKS {
             self.frame.admit().await;
         } else {
@@ -213,30 +214,37 @@ impl<D: Destination> Delivery<D> {
                 *prepared = true;
             }
         }
-        let taken = self.ask().await?;
+        let (taken, first) = self.ask().await?;
         let (log_start, log_end) = (taken.log_start, taken.log_end);
         let (lane, start) = self
             .shared
             .destination
             .open(taken, self.frame.clone())
             .await?;
-        Ok((lane, self.within_log(start, log_start, log_end)?, log_end))
+        let start = self.within_log(start, log_start, log_end)?;
+        let position = Position {
+            next: start.max(first),
+            after_record: start,
+        };
+        Ok((lane, position, log_end))
     }
 
-    /// What the brokers know of the partition.
-    async fn ask(&self) -> Result<Taken, SinkError> {
+    /// What the brokers know of the partition, and the first offset that can be read.
+    async fn ask(&self) -> Result<(Taken, i64), SinkError> {
         let (shared, partition) = (Arc::clone(&self.shared), self.partition);
         let asked = tokio::task::spawn_blocking(move || {
             let committed = shared.offsets.committed(&shared.topic, [partition])?;
             let bounds = shared.offsets.bounds(&shared.topic, [partition])?;
             let (log_start, log_end) = bounds.get(&partition).copied().unwrap_or_default();
-            Ok(Taken {
+            let committed = committed.get(&partition);
+            let taken = Taken {
                 partition,
                 topic_id: shared.topic_id,
-                log_start,
+                log_start: intact_from(log_start, committed),
                 log_end,
-                committed: committed.get(&partition).and_then(|found| found.offset),
-            })
+                committed: committed.and_then(|found| found.offset),
+            };
+            Ok((taken, log_start))
         });
         let unavailable = |error: String| SinkError::Unavailable(error);
         asked

@@ -51,7 +51,7 @@ pub struct Taken {
     pub partition: i32,
     /// The topic's id: a topic that was deleted and made anew has another one.
     pub topic_id: TopicId,
-    /// The log's first offset.
+    /// The log's first offset, or one before it where only marks of transactions stood between.
     pub log_start: i64,
     /// The last stable offset, as of now.
     pub log_end: i64,

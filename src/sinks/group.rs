@@ -2,6 +2,7 @@
 //! nothing is under way for them any more.
 
 use super::held::Partitions;
+use super::position::Position;
 use crate::kafka::MemberSettings;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -102,16 +103,18 @@ impl ConsumerContext for Rebalancing {
 fn commit(
     consumer: &BaseConsumer<Rebalancing>,
     topic: &str,
-    positions: &BTreeMap<i32, i64>,
+    positions: &BTreeMap<i32, Position>,
     mode: CommitMode,
 ) {
     if positions.is_empty() {
         return;
     }
     let mut list = TopicPartitionList::with_capacity(positions.len());
-    for (partition, offset) in positions {
+    for (partition, position) in positions {
+        let mut element = list.add_partition(topic, *partition);
         // Only an offset that is no number is refused.
-        let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+        let _ = element.set_offset(Offset::Offset(position.next));
+        element.set_metadata(position.metadata());
     }
     if let Err(error) = consumer.commit(&list, mode) {
         tracing::debug!(%error, topic, "positions were not committed");
@@ -229,7 +232,7 @@ impl Group {
     }
 
     /// Commits positions, without waiting for the answer.
-    pub(super) fn commit(&self, positions: &BTreeMap<i32, i64>) {
+    pub(super) fn commit(&self, positions: &BTreeMap<i32, Position>) {
         commit(
             self.consumer(),
             &self.settings.topic,
@@ -239,7 +242,7 @@ impl Group {
     }
 
     /// Commits positions for the last time, and closes; brokers that do not answer are waited for only so long.
-    pub(super) fn finish(mut self, positions: BTreeMap<i32, i64>) {
+    pub(super) fn finish(mut self, positions: BTreeMap<i32, Position>) {
         if let Some(consumer) = self.consumer.take() {
             let topic = self.settings.topic.clone();
             crate::kafka::close_within_limit(move || {

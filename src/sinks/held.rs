@@ -1,6 +1,7 @@
 //! The partitions that a sink holds: what the reading thread and the deliveries know of each other.
 
 use super::destination::Record;
+use super::position::Position;
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -25,8 +26,10 @@ pub(super) enum Message {
 /// How far a partition is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The position after the last record that was delivered; 0 before it is known.
+    /// Everything before this offset was delivered; 0 before it is known.
     delivered: AtomicI64,
+    /// Behind the last record that was delivered.
+    after_record: AtomicI64,
     /// Records that were handed over and not delivered.
     outstanding: AtomicU64,
     /// Their bytes.
@@ -45,6 +48,16 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn delivered(&self) -> i64 {
         self.delivered.load(Ordering::Acquire)
+    }
+
+    /// What to commit.
+    ///
+    /// IMPORTANT: first how far it came. Read the other way round, a record that is delivered in between would pass for a mark.
+    pub(super) fn position(&self) -> Position {
+        Position {
+            next: self.delivered(),
+            after_record: self.after_record.load(Ordering::Acquire),
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -72,6 +85,7 @@ impl Progress {
 
     /// Everything before this position was delivered.
     pub(super) fn deliver(&self, next_offset: i64) {
+        self.after_record.store(next_offset, Ordering::Release);
         self.delivered.fetch_max(next_offset, Ordering::AcqRel);
         self.oldest_ms.store(0, Ordering::Relaxed);
     }
@@ -86,9 +100,11 @@ impl Progress {
         self.wanted.store(number, Ordering::Release);
     }
 
-    /// The client reads since the seek of this number, from this position on, before which everything was delivered.
-    pub(super) fn start(&self, number: u64, offset: i64) {
-        self.delivered.store(offset, Ordering::Release);
+    /// The client reads since the seek of this number, from there on.
+    pub(super) fn start(&self, number: u64, position: Position) {
+        self.after_record
+            .store(position.after_record, Ordering::Release);
+        self.delivered.store(position.next, Ordering::Release);
         // What was under way before may have arrived though it failed.
         self.oldest_ms.store(0, Ordering::Relaxed);
         self.started.store(number, Ordering::Release);
@@ -190,7 +206,7 @@ impl Partitions {
 
     /// Ends the deliveries of these partitions, after the batch that is under way if it is to be `drained`. Tells how far
     /// each came where that was not committed.
-    pub(super) fn revoke(&self, partitions: &[i32], drained: bool) -> BTreeMap<i32, i64> {
+    pub(super) fn revoke(&self, partitions: &[i32], drained: bool) -> BTreeMap<i32, Position> {
         self.fresh
             .lock()
             .retain(|fresh| !partitions.contains(fresh));
@@ -204,14 +220,14 @@ impl Partitions {
     }
 
     /// The same for all.
-    pub(super) fn revoke_all(&self) -> BTreeMap<i32, i64> {
+    pub(super) fn revoke_all(&self) -> BTreeMap<i32, Position> {
         let leaving = std::mem::take(&mut *self.held.lock());
         end(leaving.into_iter().collect(), true)
     }
 }
 
 #[allow(clippy::disallowed_methods, reason = "a limit of real time")]
-fn end(leaving: Vec<(i32, Held)>, drained: bool) -> BTreeMap<i32, i64> {
+fn end(leaving: Vec<(i32, Held)>, drained: bool) -> BTreeMap<i32, Position> {
     for (_, held) in &leaving {
         held.drain.cancel();
     }
@@ -223,9 +239,9 @@ fn end(leaving: Vec<(i32, Held)>, drained: bool) -> BTreeMap<i32, i64> {
             let _ = held.ended.recv_deadline(until);
         }
         held.task.abort();
-        let delivered = held.progress.delivered();
-        if delivered > held.committed {
-            positions.insert(partition, delivered);
+        let position = held.progress.position();
+        if position.next > held.committed {
+            positions.insert(partition, position);
         }
     }
     positions
@@ -244,13 +260,20 @@ mod tests {
         }
     }
 
+    fn at(offset: i64) -> Position {
+        Position {
+            next: offset,
+            after_record: offset,
+        }
+    }
+
     #[test]
     fn markers_count_as_delivered_only_when_nothing_is_outstanding() {
         let progress = Progress::default();
         progress.read_up_to(5);
         assert_eq!(progress.delivered(), 0, "nothing is read yet");
         progress.want(1);
-        progress.start(1, 3);
+        progress.start(1, at(3));
         progress.read_up_to(5);
         assert_eq!(progress.delivered(), 5);
         progress.hand_over(&record(5));
@@ -260,6 +283,11 @@ mod tests {
         progress.deliver(6);
         progress.read_up_to(7);
         assert_eq!(progress.delivered(), 7);
+        let position = Position {
+            next: 7,
+            after_record: 6,
+        };
+        assert_eq!(progress.position(), position);
         assert!(progress.has_reached(7) && !progress.has_reached(8));
         progress.stop();
         assert!(
@@ -274,7 +302,7 @@ mod tests {
         assert_eq!(progress.oldest_ms(), None);
         progress.waits_since(5, 1_000);
         assert_eq!(progress.oldest_ms(), Some(1_000), "not opened yet");
-        progress.start(1, 5);
+        progress.start(1, at(5));
         assert_eq!(progress.oldest_ms(), Some(1_000));
         progress.begin(900);
         assert_eq!(progress.oldest_ms(), Some(900), "what is known better");
@@ -283,7 +311,7 @@ mod tests {
         progress.begin(2_000);
         progress.stop();
         assert_eq!(progress.oldest_ms(), Some(2_000), "it failed");
-        progress.start(2, 7);
+        progress.start(2, at(7));
         assert_eq!(progress.oldest_ms(), None, "it had arrived");
     }
 
@@ -291,7 +319,7 @@ mod tests {
     fn what_failed_is_not_taken_for_delivered() {
         let progress = Progress::default();
         progress.want(1);
-        progress.start(1, 0);
+        progress.start(1, at(0));
         progress.hand_over(&record(0));
         progress.stop();
         progress.put_down(&record(0));
@@ -306,12 +334,12 @@ mod tests {
         progress.stop();
         progress.want(2);
         // The reading thread comes to the first seek only now.
-        progress.start(1, 0);
+        progress.start(1, at(0));
         progress.hand_over(&record(0));
         progress.put_down(&record(0));
         progress.read_up_to(1);
         assert_eq!(progress.delivered(), 0);
-        progress.start(2, 0);
+        progress.start(2, at(0));
         progress.read_up_to(1);
         assert_eq!(progress.delivered(), 1);
     }

@@ -1,9 +1,9 @@
 //! Sinks: independent readers of the enriched topic, so that a slow destination never holds up another.
 //!
 //! Reading order: `destination` says what a destination must be able to do; `delivery` is the loop around it, for one
-//! partition; `reader` is the thread that feeds the deliveries, `group` its consumer, `held` what the two know of each other;
-//! `breaker`, `switch` and `condition` say when a destination is left alone, by whom, and how it fares; `letters` where goes
-//! what it refuses; `lag` how far it is behind.
+//! partition; `reader` is the thread that feeds the deliveries, `group` its consumer, `position` what that commits, `held`
+//! what the two know of each other; `breaker`, `switch` and `condition` say when a destination is left alone, by whom, and
+//! how it fares; `letters` where goes what it refuses; `lag` how far it is behind.
 //!
 //! Then the destinations: `bigquery`, `redis`, `http`.
 
@@ -17,6 +17,7 @@ mod held;
 mod http;
 mod lag;
 mod letters;
+mod position;
 mod reader;
 mod redis;
 mod switch;

@@ -147,7 +147,7 @@ impl<D: Destination> Reader<D> {
         if self.partitions.with(seek.partition, |held| ours(held)) != Some(true) {
             return;
         }
-        let read = self.group.read_from(seek.partition, seek.offset);
+        let read = self.group.read_from(seek.partition, seek.position.next);
         let position = self.group.positions().get(&seek.partition).copied();
         self.partitions.with(seek.partition, |held| {
             held.seek = seek.number;
@@ -156,11 +156,11 @@ impl<D: Destination> Reader<D> {
             held.stale = position;
             match read {
                 Ok(()) => {
-                    held.progress.start(seek.number, seek.offset);
-                    held.committed = held.committed.min(seek.offset);
+                    held.progress.start(seek.number, seek.position);
+                    held.committed = held.committed.min(seek.position.next);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, partition = seek.partition, "cannot read on from {}: opening anew", seek.offset);
+                    tracing::warn!(%error, partition = seek.partition, "cannot read on from {}: opening anew", seek.position.next);
                     let _ = held.inbox.send(Message::Reopen);
                 }
             }
@@ -217,10 +217,10 @@ impl<D: Destination> Reader<D> {
     fn commit(&self) {
         let mut positions = BTreeMap::new();
         self.partitions.each(|partition, held| {
-            let delivered = held.progress.delivered();
-            if delivered > held.committed {
-                held.committed = delivered;
-                positions.insert(partition, delivered);
+            let position = held.progress.position();
+            if position.next > held.committed {
+                held.committed = position.next;
+                positions.insert(partition, position);
             }
         });
         self.group.commit(&positions);
