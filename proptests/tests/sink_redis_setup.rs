@@ -162,6 +162,7 @@ async fn a_redis_that_does_not_do_is_named_with_what_is_to_be_done() {
         format!("{}/999", redis.url()),
         "redis://127.0.0.1:99999".to_owned(),
         "redis://127.0.0.1:1/abc".to_owned(),
+        "http://127.0.0.1:1".to_owned(),
     ];
     for url in wrong {
         let why = why(&RedisSink::new(&config(&url, &[]))).await;

@@ -1,6 +1,7 @@
 //! What all sinks have in common, with real destinations: none holds up another, an operator's pause outlives the process,
 //! events that retention took first are told, and partitions that move lose nothing.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -177,6 +178,70 @@ fn a_destination_that_is_dead_holds_up_no_other_and_catches_up_by_itself() -> Re
     await_until(LIMIT, "all sinks to be well", || {
         Ok((!processor.get("/readyz")?.body.contains("unwell")).then_some(()))
     })
+}
+
+#[test]
+fn urls_that_are_none_are_told_once_each_and_hold_up_no_other_sink() -> Result<()> {
+    let site = Site::new()?;
+    let external = ExternalSystem::start(PARTITIONS)?;
+    let settings = [
+        ("SINKS__REDIS__URL", "127.0.0.1:6379".to_owned()),
+        ("SINKS__HTTP__URL", external.events_url()),
+        ("SINKS__BIGQUERY__PROJECT", "thmanyah".to_owned()),
+        ("SINKS__BIGQUERY__REST_URL", "nowhere".to_owned()),
+        ("SINKS__BIGQUERY__GRPC_URL", "ftp://127.0.0.1".to_owned()),
+    ];
+    site.publish(1, 400)?;
+    let roles = "sink-bigquery,sink-redis,sink-http";
+    let mut processor = Processor::start(site.options("0", roles, &settings))?;
+    await_delivered(&mut processor, "http", 400)?;
+    let mut told = Vec::new();
+    for (sink, setting) in [("redis", "url"), ("bigquery", "rest_url")] {
+        let problem = format!("`sinks.{sink}.{setting}` must be ");
+        await_until(LIMIT, &problem, || {
+            let ready = processor.get("/readyz")?;
+            ensure!(ready.status == 200, "{}", ready.body);
+            Ok(ready.body.contains(&problem).then_some(()))
+        })?;
+        ensure!(processor.metric("thmanyah_sink_up", &[("sink", sink)])? == Some(0.0));
+        told.push(problem);
+    }
+    ensure!(processor.metric("thmanyah_sink_up", &[("sink", "http")])? == Some(1.0));
+    for problem in told {
+        await_until(LIMIT, &format!("{problem} in the log"), || {
+            Ok(processor.log().contains(&problem).then_some(()))
+        })?;
+        ensure!(
+            processor.log().matches(&problem).count() == 1,
+            "{}",
+            processor.log()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_destination_that_hangs_is_told_of_before_all_partitions_have_tried_it() -> Result<()> {
+    let site = Site::new()?;
+    site.publish(1, 400)?;
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    silent.set_nonblocking(true)?;
+    let settings = [
+        (
+            "SINKS__REDIS__URL",
+            format!("redis://{}", silent.local_addr()?),
+        ),
+        ("SINKS__REDIS__TIMEOUT", "2s".to_owned()),
+    ];
+    let processor = Processor::start(site.options("0", "sink-redis", &settings))?;
+    await_until(LIMIT, "readiness to name the sink", || {
+        let ready = processor.get("/readyz")?;
+        Ok(ready.body.contains("does not answer").then_some(()))
+    })?;
+    let tried = std::iter::from_fn(|| silent.accept().ok()).count();
+    let partitions = usize::try_from(PARTITIONS)?;
+    ensure!((1..partitions).contains(&tried), "after {tried} of them");
+    Ok(())
 }
 
 #[test]

@@ -34,5 +34,7 @@ pub use sections::{
     RecentConfig, SeenConfig, StoreConfig, TopicNames,
 };
 pub use show::effective;
-pub use sinks::{BigQueryConfig, ExternalConfig, RedisConfig, SinksConfig, secret};
+pub use sinks::{
+    BigQueryConfig, ExternalConfig, REDIS, RedisConfig, SinksConfig, WEB, check_url, secret,
+};
 pub use values::Credential;

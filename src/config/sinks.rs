@@ -37,9 +37,9 @@ section! {
         /// Key of a service account, or of a workload identity.
         credentials_file: Option<PathBuf> = Unset("application default credentials; none where both URLs are set");
         /// BigQuery's REST interface, such as `http://HOST:PORT/bigquery/v2` of an emulator.
-        rest_url: Option<String> = Unset("BigQuery's own"), check |u| optional(u.as_deref(), web_url);
+        rest_url: Option<String> = Unset("BigQuery's own");
         /// BigQuery's Storage Write interface, such as `http://HOST:PORT` of an emulator.
-        grpc_url: Option<String> = Unset("BigQuery's own"), check |u| optional(u.as_deref(), web_url);
+        grpc_url: Option<String> = Unset("BigQuery's own");
         /// Rows are appended when so many wait,
         batch_records: usize = Text("5000"), check |n| within(n, &1, &MOST_RECORDS);
         /// or when the first of them has waited so long.
@@ -51,7 +51,7 @@ section! {
     /// The board of the most engaging content, and counters of each. Runs where `url` is set.
     pub struct RedisConfig in "sinks.redis" {
         /// `redis://HOST:PORT` or, with TLS, `rediss://HOST:PORT`; `/N` behind it chooses a database.
-        url: Option<String> = Unset("this sink does not run"), check |u| optional(u.as_deref(), redis_url);
+        url: Option<String> = Unset("this sink does not run");
         /// Hash tag of every key, so that all of them are in one slot of a cluster.
         prefix: String = Text("thm"), check |p| redis_prefix(p);
         /// The ACL user.
@@ -73,7 +73,7 @@ section! {
     /// An external system that takes each event by POST. Runs where `url` is set.
     pub struct ExternalConfig in "sinks.http" {
         /// Where events are posted to.
-        url: Option<String> = Unset("this sink does not run"), check |u| optional(u.as_deref(), web_url);
+        url: Option<String> = Unset("this sink does not run");
         /// Requests of one partition that are under way at a time; events of one content share a lane, and keep their order.
         lanes: usize = Text("16"), check |n| within(n, &1, &1024);
         /// How long one request may take.
@@ -203,22 +203,25 @@ fn redis_prefix(prefix: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn web_url(url: &str) -> Result<(), String> {
-    has_host(url, &["http://", "https://"])
-}
+/// Schemes of what is spoken to over HTTP.
+pub const WEB: [&str; 2] = ["http://", "https://"];
 
-fn redis_url(url: &str) -> Result<(), String> {
-    has_host(url, &["redis://", "rediss://"])
-}
+/// Schemes of Redis.
+pub const REDIS: [&str; 2] = ["redis://", "rediss://"];
 
-fn has_host(url: &str, schemes: &[&str]) -> Result<(), String> {
+/// Where a sink delivers to, and what is wrong with it, if anything. The URL is not shown: it may hold a secret. Asked by the
+/// sink and not where settings are read, so that one sink's URL keeps no other from running.
+pub fn check_url(setting: &str, url: &str, schemes: [&str; 2]) -> Result<(), String> {
     let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
     let host = rest.and_then(|rest| rest.split(['/', '?']).next());
     match host {
-        Some(host) if host.contains('@') => {
-            Err("must not hold user or password: they have settings of their own".to_owned())
-        }
+        Some(host) if host.contains('@') => Err(format!(
+            "`{setting}` must not hold user or password: they have settings of their own"
+        )),
         Some(host) if !host.is_empty() && !url.contains(char::is_whitespace) => Ok(()),
-        _ => Err(format!("must be {}HOST", schemes.join("HOST or "))),
+        _ => Err(format!(
+            "`{setting}` must be {}HOST",
+            schemes.join("HOST or ")
+        )),
     }
 }

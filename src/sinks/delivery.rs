@@ -8,6 +8,7 @@ use super::position::{Position, intact_from};
 use crate::kafka::{OffsetReader, Offsets, TopicId};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -48,7 +49,9 @@ pub(super) struct Seek {
 pub(super) struct Shared<D> {
     pub(super) destination: D,
     /// Whether [`Destination::prepare`] has succeeded since the last failure.
-    pub(super) prepared: Mutex<bool>,
+    pub(super) prepared: AtomicBool,
+    /// One prepares at a time. Who failed does not wait for it: others may stand in line before a destination that hangs.
+    pub(super) preparing: Mutex<()>,
     pub(super) topic: String,
     pub(super) topic_id: TopicId,
     pub(super) offsets: OffsetReader,
@@ -88,7 +91,7 @@ impl<D: Destination> Delivery<D> {
                 Interrupted::Reopen => continue,
                 Interrupted::Failed(error) => error,
             };
-            *self.shared.prepared.lock().await = false;
+            self.shared.prepared.store(false, Ordering::Relaxed);
             failures += 1;
             self.frame.metrics.attempts_failed.inc();
             let pause = if matches!(failed, SinkError::Stopped(_)) {
@@ -208,10 +211,11 @@ impl<D: Destination> Delivery<D> {
             self.frame.switch.on().await;
         }
         {
-            let mut prepared = self.shared.prepared.lock().await;
-            if !*prepared {
-                self.shared.destination.prepare().await?;
-                *prepared = true;
+            let shared = &self.shared;
+            let _alone = shared.preparing.lock().await;
+            if !shared.prepared.load(Ordering::Relaxed) {
+                shared.destination.prepare().await?;
+                shared.prepared.store(true, Ordering::Relaxed);
             }
         }
         let (taken, first) = self.ask().await?;

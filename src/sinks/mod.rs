@@ -112,7 +112,8 @@ pub fn run<D: Destination>(
     let (sender, seeks) = crossbeam_channel::unbounded();
     let shared = Arc::new(Shared {
         destination,
-        prepared: Mutex::new(false),
+        prepared: AtomicBool::new(false),
+        preparing: Mutex::default(),
         topic: settings.member.topic.clone(),
         topic_id: settings.topic_id,
         offsets: OffsetReader::new(&settings.client, &group, Isolation::Committed)?,

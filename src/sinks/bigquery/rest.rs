@@ -2,7 +2,7 @@
 
 use super::super::SinkError;
 use super::auth::Auth;
-use crate::config::BigQueryConfig;
+use crate::config::{BigQueryConfig, WEB, check_url};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -54,6 +54,7 @@ impl Rest {
                 SinkError::Misconfigured(format!("cannot make a client for BigQuery: {error}"))
             })?;
         let url = config.rest_url.as_deref().unwrap_or(URL);
+        check_url("sinks.bigquery.rest_url", url, WEB).map_err(SinkError::Misconfigured)?;
         Ok(Self {
             client,
             auth,

@@ -3,7 +3,7 @@
 use super::super::SinkError;
 use super::auth::Auth;
 use super::rows::descriptor;
-use crate::config::BigQueryConfig;
+use crate::config::{BigQueryConfig, WEB, check_url};
 use gcp_bigquery_client::google::cloud::bigquery::storage::v1 as storage;
 use gcp_bigquery_client::google::rpc;
 use prost::Message;
@@ -77,6 +77,7 @@ impl Writer {
     /// Connects when the first call is made.
     pub(super) fn new(config: &BigQueryConfig, auth: Arc<Auth>) -> Result<Self, SinkError> {
         let url = config.grpc_url.as_deref().unwrap_or(URL);
+        check_url("sinks.bigquery.grpc_url", url, WEB).map_err(SinkError::Misconfigured)?;
         let wrong = |error: tonic::transport::Error| {
             SinkError::Misconfigured(format!("cannot make a client for {url}: {error}"))
         };

@@ -2,7 +2,7 @@
 
 use super::credentials::Credentials;
 use super::verdict::{Verdict, retry_after};
-use crate::config::ExternalConfig;
+use crate::config::{ExternalConfig, WEB, check_url};
 use crate::sinks::SinkError;
 use parking_lot::Mutex;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderName, LOCATION, RETRY_AFTER};
@@ -52,8 +52,9 @@ pub(super) struct Requests {
 impl Requests {
     /// Reads secrets and certificates. Connects to nothing.
     pub(super) fn new(config: &ExternalConfig, url: &str) -> Result<Self, SinkError> {
+        check_url("sinks.http.url", url, WEB).map_err(SinkError::Misconfigured)?;
         let url = Url::parse(url).map_err(|error| {
-            SinkError::Misconfigured(format!("sinks.http.url is no URL: {error}"))
+            SinkError::Misconfigured(format!("`sinks.http.url` is no URL: {error}"))
         })?;
         let credentials = Credentials::read(config).map_err(SinkError::Misconfigured)?;
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use super::super::destination::SinkError;
 use super::failure::Peer;
-use crate::config::{RedisConfig, secret};
+use crate::config::{REDIS, RedisConfig, check_url, secret};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
@@ -32,9 +32,10 @@ impl Connection {
     /// Connects to nothing yet. That the URL is wrong is told when it is to.
     pub(super) fn new(config: &RedisConfig) -> Self {
         let url = config.url.as_deref().unwrap_or_default();
-        let info = url
-            .into_connection_info()
-            .map_err(|error| format!("sinks.redis.url: {error}"));
+        let info = check_url("sinks.redis.url", url, REDIS).and_then(|()| {
+            url.into_connection_info()
+                .map_err(|error| format!("`sinks.redis.url`: {error}"))
+        });
         let peer = Peer {
             address: info
                 .as_ref()
