@@ -77,6 +77,7 @@ pub async fn open(config: &ExternalConfig, frame: &Frame) -> Result<impl Lane + 
     sink.prepare().await?;
     let taken = Taken {
         partition: 3,
+        partitions: 4,
         topic_id: [7; 16],
         log_start: 5,
         log_end: 100,

@@ -78,6 +78,8 @@ pub fn frame() -> Frame {
 pub struct Log {
     /// Its number.
     pub partition: i32,
+    /// How many there are.
+    pub partitions: i32,
     /// In the order of their offsets.
     pub records: Vec<Record>,
 }
@@ -87,6 +89,7 @@ impl Log {
     pub fn taken(&self) -> Taken {
         Taken {
             partition: self.partition,
+            partitions: self.partitions,
             topic_id: TOPIC,
             log_start: 0,
             log_end: self.records.last().map_or(0, |record| record.offset + 2),
@@ -129,6 +132,7 @@ pub fn logs(rng: &mut impl Rng, partitions: i32, events: i64) -> Vec<Log> {
         };
         Log {
             partition,
+            partitions,
             records: rows.iter().enumerate().map(record).collect(),
         }
     };

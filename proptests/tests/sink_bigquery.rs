@@ -95,6 +95,7 @@ impl Contender {
         let end = self.log.last()?.offset + 1;
         let taken = Taken {
             partition: 0,
+            partitions: 1,
             topic_id: self.topic_id,
             log_start: 0,
             log_end: end,

@@ -98,6 +98,7 @@ impl Process {
             client: self.edge.consumer(),
             member: self.member_settings(group, instance, &topics.enriched),
             topic_id: self.id(&topics.enriched),
+            partitions: self.topics.raw_partitions,
             limits,
             letters: LetterSettings {
                 client: config.kafka.client(),

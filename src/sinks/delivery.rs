@@ -54,6 +54,7 @@ pub(super) struct Shared<D> {
     pub(super) preparing: Mutex<()>,
     pub(super) topic: String,
     pub(super) topic_id: TopicId,
+    pub(super) partitions: i32,
     pub(super) offsets: OffsetReader,
     pub(super) limits: BatchLimits,
     pub(super) seeks: Sender<Seek>,
@@ -99,10 +100,13 @@ impl<D: Destination> Delivery<D> {
                 self.frame.breaker.succeeded();
                 STOPPED
             } else {
-                self.frame.breaker.failed(FailedAttempt {
-                    is_lasting: failed.is_misconfigured(),
-                    ..FailedAttempt::default()
-                });
+                // Where opening asks nothing, the destination was not tried: it has not failed.
+                if D::OPENING_ASKS {
+                    self.frame.breaker.failed(FailedAttempt {
+                        is_lasting: failed.is_misconfigured(),
+                        ..FailedAttempt::default()
+                    });
+                }
                 pause_before(failures)
             };
             self.frame
@@ -243,6 +247,7 @@ impl<D: Destination> Delivery<D> {
             let committed = committed.get(&partition);
             let taken = Taken {
                 partition,
+                partitions: shared.partitions,
                 topic_id: shared.topic_id,
                 log_start: intact_from(log_start, committed),
                 log_end,

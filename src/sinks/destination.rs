@@ -49,6 +49,8 @@ impl Batch {
 pub struct Taken {
     /// Its number.
     pub partition: i32,
+    /// How many the topic has.
+    pub partitions: i32,
     /// The topic's id: a topic that was deleted and made anew has another one.
     pub topic_id: TopicId,
     /// The log's first offset, or one before it where only marks of transactions stood between.

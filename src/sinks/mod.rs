@@ -75,6 +75,8 @@ pub struct SinkSettings {
     pub member: MemberSettings,
     /// The enriched topic's id.
     pub topic_id: TopicId,
+    /// How many partitions it has.
+    pub partitions: i32,
     /// When a batch is whole.
     pub limits: BatchLimits,
     /// Where dead letters go.
@@ -116,6 +118,7 @@ pub fn run<D: Destination>(
         preparing: Mutex::default(),
         topic: settings.member.topic.clone(),
         topic_id: settings.topic_id,
+        partitions: settings.partitions,
         offsets: OffsetReader::new(&settings.client, &group, Isolation::Committed)?,
         limits: settings.limits,
         seeks: sender,

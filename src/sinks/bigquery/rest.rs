@@ -10,7 +10,9 @@ use std::time::Duration;
 
 const URL: &str = "https://bigquery.googleapis.com/bigquery/v2";
 /// How long one request may take. A query that takes longer is asked about again.
-const REQUEST: Duration = Duration::from_mins(1);
+const REQUEST: Duration = Duration::from_secs(30);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long BigQuery waits with the answer to a query.
 const QUERY_MS: u64 = 20_000;
 /// How often a query is asked about before it is given up.
@@ -49,6 +51,7 @@ impl Rest {
     ) -> Result<Self, SinkError> {
         let client = Client::builder()
             .timeout(REQUEST)
+            .connect_timeout(CONNECT)
             .build()
             .map_err(|error| {
                 SinkError::Misconfigured(format!("cannot make a client for BigQuery: {error}"))

@@ -87,7 +87,10 @@ impl RedisLane {
         let mut call = place.call("thmanyah_open");
         // A name that no build before had.
         let generation = format!("{:016x}", rand::random::<u64>());
-        call.arg(taken.log_start).arg(taken.log_end).arg(generation);
+        call.arg(taken.log_start)
+            .arg(taken.log_end)
+            .arg(generation)
+            .arg(taken.partitions);
         let partition = place.partition;
         let seen = ahead.lock().remove(&partition);
         if let Some(seen) = seen {

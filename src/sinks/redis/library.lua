@@ -4,7 +4,8 @@
 --
 -- Keys, all with the hash tag of KEYS[1], so that they are in one slot of a cluster. P is a partition of the enriched topic;
 -- a generation names one build of a partition's part, so that a part is cleared by giving it a new one.
---   {thm}:fences                    hash: P:topic, P:next (offset), P:generation, P:since (ms), P:rebuild_to (offset), P:torn
+--   {thm}:fences                    hash: P:topic, P:next (offset), P:generation, P:since (ms), P:rebuild_to (offset), P:torn,
+--                                   and partitions, how many there are to be
 --   {thm}:board:P:GENERATION:BUCKET sorted set: content -> milliseconds of one bucket of event time
 --   {thm}:day:DATE:CONTENT          hash: P -> "GENERATION play pause finish click milliseconds", users -> their number
 --   {thm}:users:TOPIC:DATE:CONTENT  HyperLogLog of the users. Of all partitions: adding a user again changes nothing, so a
@@ -53,18 +54,20 @@ local function day_key(prefix, date, content)
   return prefix .. ':day:' .. date .. ':' .. content
 end
 
--- All fences: partition -> field -> value.
+-- All fences: partition -> field -> value, and how many there are to be, if that is known.
 local function read_fences(prefix)
   local flat = redis.call('HGETALL', fences_key(prefix))
-  local fences = {}
+  local fences, expected = {}, nil
   for at = 1, #flat, 2 do
     local partition, field = string.match(flat[at], '^(%d+):([%a_]+)$')
     if partition then
       fences[partition] = fences[partition] or {}
       fences[partition][field] = flat[at + 1]
+    elseif flat[at] == 'partitions' then
+      expected = tonumber(flat[at + 1])
     end
   end
-  return fences
+  return fences, expected
 end
 
 local function is_whole(fence)
@@ -77,16 +80,17 @@ local function drop_fence(prefix, partition, fence)
   end
 end
 
--- Takes a partition over: PARTITION TOPIC LOG_START LOG_END GENERATION [AHEAD] -> what happened, offset to read from, now in ms,
--- whether it is being rebuilt, and how many offsets were deleted unread.
+-- Takes a partition over: PARTITION TOPIC LOG_START LOG_END GENERATION PARTITIONS [AHEAD] -> what happened, offset to read from,
+-- now in ms, whether it is being rebuilt, and how many offsets were deleted unread. PARTITIONS is how many the topic has.
 -- Where the fence cannot be gone on from, the part of the partition is cleared: GENERATION must never have been used.
 -- A fence beyond the log's end is so where the log lost records, and where who had the partition went on after the end was
 -- asked for. It is cleared only if it stands at AHEAD, where a call with an older end found it: the log did not get there.
 local function open(keys, args)
-  local prefix, partition, topic, log_start, log_end, generation, ahead =
-    keys[1], args[1], args[2], args[3], args[4], args[5], args[6]
+  local prefix, partition, topic, log_start, log_end, generation, partitions, ahead =
+    keys[1], args[1], args[2], args[3], args[4], args[5], args[6], args[7]
   local fences = read_fences(prefix)
   local fence = fences[partition]
+  redis.call('HSET', fences_key(prefix), 'partitions', partitions)
   local cleared
   if not is_whole(fence) then
     cleared = 'missing'
@@ -357,17 +361,18 @@ local function top(keys, args)
   return best_of(#lists == 1 and lists[1] or sum_up(lists), limit)
 end
 
--- Since when everything is counted, and how many partitions are still being rebuilt, so that it is not yet.
-local function completeness(fences)
-  local since, rebuilding, partitions = 0, 0, 0
+-- Since when everything is counted, how many partitions are still being rebuilt or are still to be, so that it is not yet,
+-- and how many have a fence. Where it was lost how many there are to be, one is missing at least.
+local function completeness(fences, expected)
+  local since, complete, partitions = 0, 0, 0
   for _, fence in pairs(fences) do
     partitions = partitions + 1
     since = math.max(since, tonumber(fence.since or 0))
-    if fence.rebuild_to then
-      rebuilding = rebuilding + 1
+    if is_whole(fence) and not fence.torn and not fence.rebuild_to then
+      complete = complete + 1
     end
   end
-  return since, rebuilding, partitions
+  return since, math.max((expected or partitions + 1) - complete, 0), partitions
 end
 
 -- Counters of one content and UTC day: CONTENT_ID YYYY-MM-DD -> name, value, ...
@@ -375,7 +380,7 @@ local function content(keys, args)
   if not args[2] or args[3] or not string.match(args[2], '^%d%d%d%d%-%d%d%-%d%d$') then
     return redis.error_reply('ERR usage: FCALL_RO thmanyah_content 1 {prefix} CONTENT_ID YYYY-MM-DD')
   end
-  local fences = read_fences(keys[1])
+  local fences, expected = read_fences(keys[1])
   local flat = redis.call('HGETALL', day_key(keys[1], args[2], string.lower(args[1])))
   local sums, users = { 0, 0, 0, 0, 0 }, 0
   for at = 1, #flat, 2 do
@@ -388,7 +393,7 @@ local function content(keys, args)
       end
     end
   end
-  local since, rebuilding = completeness(fences)
+  local since, rebuilding = completeness(fences, expected)
   local reply = {}
   for part, name in ipairs(PARTS) do
     reply[#reply + 1] = name
